@@ -182,5 +182,5 @@ pub struct RestoredBlock {
 }
 
 /// Looks a full block of keyed state over right after its checksum was taken, while its bytes are in the nearest cache, so
-/// that whoever restores need not fetch them again. Gives what it found, or 0 for nothing that can be relied on.
+/// that whoever restores need not fetch them again. Returns what it found, or 0 for nothing that can be relied on.
 pub type Inspect = fn(&[u8]) -> u32;

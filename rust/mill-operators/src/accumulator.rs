@@ -169,7 +169,7 @@ pub(crate) trait Accumulator: Send {
         let _ = pane;
     }
 
-    /// Gives what changed in tables of its own.
+    /// Returns what changed in tables of its own.
     fn snapshot(&mut self, is_full: bool, out: &mut Blocks) {
         let _ = (is_full, out);
     }

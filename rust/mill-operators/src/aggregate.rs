@@ -126,7 +126,7 @@ impl Aggregate {
         Ok(Aggregate { groups, schema: stage.schema.clone(), schedule, described, emitting: None })
     }
 
-    /// Gives all results, or those that changed.
+    /// Emits all results, or those that changed.
     pub(crate) fn emit(&mut self, is_changed: bool, out: &mut Outbox) -> Result<Progress> {
         self.emitting = Some((Cursor::default(), is_changed));
         self.resume(out)

@@ -19,7 +19,7 @@ const ROWS_PER_PIECE: usize = 32_768;
 /// How many pieces may wait in the outbox.
 const PIECES_MAX: usize = 4;
 
-/// Gives one record for each element of a list column.
+/// Emits one record for each element of a list column.
 pub(crate) struct Explode {
     column: usize,
     keep_empty: bool,

@@ -5,7 +5,7 @@
 
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot};
 
-/// Gives the first records.
+/// Passes on the first records.
 pub(crate) struct Limit {
     left: u64,
 }

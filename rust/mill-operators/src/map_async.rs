@@ -14,10 +14,10 @@
 //! Invariants:
 //!
 //! - A ticket is settled once. An answer to any other one is a broken rule of the function's adapter, and an error.
-//! - At most `capacity` calls are in flight. Where results come in order, those that wait for one ahead of them count as well, so
+//! - At most `capacity` calls are in flight. Where results come in order, those that wait for an earlier one count as well, so
 //!   that one slow call does not let results pile up.
 //! - No watermark beyond the least event time of the records that are not settled is passed on.
-//! - While calls are in flight and records wait for their turn, no further records are taken, but those ahead of a barrier; and
+//! - While calls are in flight and records wait for their turn, no further records are taken, but those before a barrier; and
 //!   none at all while [`ROWS_MAX`] wait.
 
 mod ordered;
@@ -46,7 +46,7 @@ pub(crate) struct MapAsync {
     calls: AsyncCalls,
     schema: SchemaRef,
     waiting: Waiting,
-    /// The answers that wait for those ahead of them, where results come in order.
+    /// The answers that wait for earlier ones, where results come in order.
     ordered: Option<Ordered>,
     /// How many calls have been started and have not ended.
     in_flight: usize,

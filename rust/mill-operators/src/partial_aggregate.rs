@@ -141,7 +141,7 @@ impl PartialAggregate {
         columns
     }
 
-    /// Gives partial results of single records.
+    /// Emits partial results of single records.
     fn pass_on(&mut self, batch: &Batch, mut columns: Vec<ArrayRef>, out: &mut Outbox) -> Result<()> {
         self.groups.prepare_values(batch.data())?;
         columns.extend(self.keys.iter().map(|&key| Arc::clone(batch.column(key))));
@@ -151,7 +151,7 @@ impl PartialAggregate {
         Ok(())
     }
 
-    /// Gives partial results of the records of these parts one by one.
+    /// Emits partial results of the records of these parts one by one.
     fn pass_on_parts(&mut self, batch: &Batch, parts: &[(Part, Vec<u32>)], out: &mut Outbox) -> Result<()> {
         for is_window in [false, true] {
             let of_kind = || parts.iter().filter(|(part, _)| matches!(part, Part::Window(_)) == is_window);
@@ -170,7 +170,7 @@ impl PartialAggregate {
         Ok(())
     }
 
-    /// Gives values that the sums of their rows have no room for, as partial results of their own.
+    /// Emits values that the sums of their rows have no room for, as partial results of their own.
     fn pass_on_spilled(&mut self, batch: &Batch, out: &mut Outbox) -> Result<()> {
         let mut spilled = self.groups.take_spilled();
         spilled.sort_unstable();

@@ -110,7 +110,7 @@ impl Reduce {
         Ok(())
     }
 
-    /// Gives all rows, or those that changed.
+    /// Emits all rows, or those that changed.
     pub(crate) fn emit(&mut self, is_changed: bool, out: &mut Outbox) -> Result<Progress> {
         self.emitting = Some((Cursor::default(), is_changed));
         self.resume(out)

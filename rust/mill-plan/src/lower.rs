@@ -3,7 +3,7 @@
 //! ```text
 //!   sinks ──► Graph       each step once, with its name and identity (graph, identities)
 //!               │ check   guarantees of sources and sinks (guarantees)
-//!               │ rewrite filters go down, event time goes ahead of exchanges (rewrite)
+//!               │ rewrite filters go down, event time moves before exchanges (rewrite)
 //!               │ prune   only columns that someone needs are read and computed (columns)
 //!               ▼
 //!         PhysicalPlan    stages in chains, edges where records must change the task (chains, keyed)

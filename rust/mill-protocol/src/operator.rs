@@ -41,7 +41,7 @@ pub enum Progress {
 pub enum Room {
     /// All that come.
     ForAll,
-    /// Those ahead of a barrier that has been asked for, so that the checkpoint need not wait; others stay in their queues or in
+    /// Those before a requested barrier, so that the checkpoint need not wait; others stay in their queues or in
     /// their source.
     ForBarrier,
     /// None.
@@ -331,7 +331,7 @@ pub trait Operator: Send {
         Ok(Progress::Done)
     }
 
-    /// Gives the state at the barrier. Must be quick: what takes time is left to the snapshot's payloads.
+    /// Returns the state at the barrier. Must be quick: what takes time is left to the snapshot's payloads.
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         let _ = snapshot;
         Ok(())

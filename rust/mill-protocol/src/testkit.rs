@@ -322,7 +322,7 @@ impl Run<'_> {
     /// The runtime passes on a watermark.
     fn promise(&mut self) {
         if !self.operator.makes_watermarks() {
-            // As in the runtime, what was emitted goes ahead of the watermark.
+            // As in the runtime, what was emitted is sent before the watermark.
             self.drain();
             let passed_on = self.operator.combine(&self.times).min(self.operator.earliest_result());
             self.promised = self.promised.max(Some(passed_on.0));

@@ -47,13 +47,13 @@ impl RawExpr {
 
 #[pymethods]
 impl RawExpr {
-    /// Gives the column with this name.
+    /// Returns the column with this name.
     #[staticmethod]
     fn column(name: String) -> RawExpr {
         Expr::Column(name).into()
     }
 
-    /// Gives a constant.
+    /// Returns a constant.
     #[staticmethod]
     fn literal(value: &Bound<'_, PyAny>) -> PyResult<RawExpr> {
         Ok(Expr::Literal(scalar(value)?).into())
@@ -173,25 +173,25 @@ impl RawExpr {
         Ok(Expr::Aggregate(AggregateCall { kind, input, filter: None }).into())
     }
 
-    /// Gives the number of the record in a generator.
+    /// Returns the number of the record in a generator.
     #[staticmethod]
     fn index() -> RawExpr {
         Expr::Index.into()
     }
 
-    /// Gives the time of the clock.
+    /// Returns the time of the clock.
     #[staticmethod]
     fn now() -> RawExpr {
         Expr::now().into()
     }
 
-    /// Gives a number in [0, 1) in a generator.
+    /// Returns a number in [0, 1) in a generator.
     #[staticmethod]
     fn random(seed: u64) -> RawExpr {
         Expr::Random { seed }.into()
     }
 
-    /// Gives the same values under another name.
+    /// Returns the same values under another name.
     fn alias(&self, name: String) -> RawExpr {
         self.expr.clone().alias(name).into()
     }
@@ -203,7 +203,7 @@ impl RawExpr {
             .ok_or_else(|| PlanError::new_err("filter() on an expression restricts an aggregate, and this is none; to keep some rows of a stream use stream.filter(...)"))
     }
 
-    /// Gives the name of the column it makes.
+    /// Returns the name of the column it makes.
     fn output_name(&self) -> String {
         self.expr.output_name()
     }

@@ -382,14 +382,14 @@ fn say_busy(py: Python<'_>) {
 
 #[pymethods]
 impl RawJob {
-    /// Gives state, number of restarts, and notes.
+    /// Returns state, number of restarts, and notes.
     fn status(&self, py: Python<'_>) -> (String, u32, Vec<String>) {
         let job = self.job();
         let status = py.detach(|| job.status());
         (status.state.as_str().to_owned(), status.restarts, status.notes)
     }
 
-    /// Gives the figures of the run so far; None before it has begun.
+    /// Returns the figures of the run so far; None before it has begun.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let job = self.job();
         py.detach(|| job.metrics()).map(|metrics| figures(py, &metrics)).transpose()
@@ -510,7 +510,7 @@ impl RawReceiver {
 
 #[pymethods]
 impl RawReceiver {
-    /// Gives the next batch as `pyarrow.RecordBatch`; None when there are no more.
+    /// Returns the next batch as `pyarrow.RecordBatch`; None when there are no more.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self.receive(py)? {
             Some(collected) => PyRecordBatch::new(collected.data).into_pyarrow(py).map(Some),
@@ -518,7 +518,7 @@ impl RawReceiver {
         }
     }
 
-    /// Gives all records; of an updating stream the latest row of each key.
+    /// Returns all records; of an updating stream the latest row of each key.
     fn collect(&self, py: Python<'_>) -> PyResult<RawTable> {
         let key = self.receiver.lock().as_ref().and_then(CollectReceiver::key);
         let Some(key) = key else {

@@ -13,7 +13,7 @@ use crate::job::{Settings, interruptible};
 use crate::stream::{RawSink, RawStream};
 use crate::table::RawTable;
 
-/// Gives the plan of a stream as text.
+/// Returns the plan of a stream as text.
 #[pyfunction]
 pub fn explain(stream: PyRef<'_, RawStream>, settings: &Bound<'_, PyDict>) -> PyResult<String> {
     stream.stream.explain(&plan_options(settings)?).into_python()
@@ -34,7 +34,7 @@ fn plan_options(settings: &Bound<'_, PyDict>) -> PyResult<PlanOptions> {
 /// A step: name, kind, detail, chain, number of tasks.
 type Node = (String, String, String, usize, usize);
 
-/// Gives the plan of a job as text, nodes and edges (from, to, label).
+/// Returns the plan of a job as text, nodes and edges (from, to, label).
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn plan_of(
@@ -48,7 +48,7 @@ pub fn plan_of(
     Ok((text, nodes, graph.edges.into_iter().map(|edge| (edge.from, edge.to, edge.label)).collect()))
 }
 
-/// Gives the plan of a stream as nodes and edges (from, to, label).
+/// Returns the plan of a stream as nodes and edges (from, to, label).
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn graph(

@@ -96,7 +96,7 @@ impl RawSink {
         self.node.sink().name()
     }
 
-    /// Gives the same sink under a name, which is the identity of what it has written.
+    /// Returns the same sink under a name, which is the identity of what it has written.
     #[pyo3(signature = (name, was))]
     fn named(&self, name: &str, was: Option<&str>) -> RawSink {
         let node = self.node.clone().named(name);
@@ -189,7 +189,7 @@ impl RawStream {
         self.stream.is_bounded()
     }
 
-    /// Gives the key of an updating stream; None if every row stands for itself.
+    /// Returns the key of an updating stream; None if the stream is append-only.
     fn updating_key(&self) -> Option<Vec<String>> {
         self.stream.is_updating().map(<[String]>::to_vec)
     }
@@ -199,7 +199,7 @@ impl RawStream {
         self.stream.withdraws()
     }
 
-    /// Gives the column with the event time; None if there is none, or it has been dropped.
+    /// Returns the column with the event time; None if there is none, or it has been dropped.
     fn event_time_column(&self) -> Option<String> {
         self.stream.event_time_column()
     }

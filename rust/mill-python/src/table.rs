@@ -53,13 +53,13 @@ impl RawTable {
         self.batches.iter().map(RecordBatch::get_array_memory_size).sum()
     }
 
-    /// Gives the places of the columns that hold Python objects, at any depth.
+    /// Returns the places of the columns that hold Python objects, at any depth.
     fn object_columns(&self) -> Vec<usize> {
         let fields = self.schema.fields().iter().enumerate();
         fields.filter(|(_, field)| holds_objects(field)).map(|(place, _)| place).collect()
     }
 
-    /// Gives the columns at these places as a table of their own, without a copy.
+    /// Returns the columns at these places as a table of their own, without a copy.
     fn select(&self, places: Vec<usize>) -> PyResult<RawTable> {
         let failed = |error: arrow::error::ArrowError| PyIndexError::new_err(error.to_string());
         let schema = Arc::new(self.schema.project(&places).map_err(failed)?);
@@ -72,7 +72,7 @@ impl RawTable {
         polars::check(&self.schema, &self.batches)
     }
 
-    /// Gives some rows as a table of their own, without a copy.
+    /// Returns some rows as a table of their own, without a copy.
     fn slice(&self, offset: usize, length: usize) -> RawTable {
         let (mut skip, mut left) = (offset, length);
         let mut batches = Vec::new();
@@ -91,7 +91,7 @@ impl RawTable {
         RawTable { schema: Arc::clone(&self.schema), batches }
     }
 
-    /// Gives the rows as dicts.
+    /// Returns the rows as dicts.
     fn rows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let out = PyList::empty(py);
         let fields = self.schema.fields();
@@ -123,7 +123,7 @@ impl RawTable {
         Err(PyIndexError::new_err(format!("no row {row}")))
     }
 
-    /// Gives the values of one column.
+    /// Returns the values of one column.
     fn column<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyList>> {
         if index >= self.schema.fields().len() {
             return Err(PyIndexError::new_err(format!("no column {index}")));
@@ -136,7 +136,7 @@ impl RawTable {
         Ok(out)
     }
 
-    /// Gives the batches as `pyarrow.RecordBatch`.
+    /// Returns the batches as `pyarrow.RecordBatch`.
     fn batches<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let batches: PyResult<Vec<_>> =
             self.batches.iter().map(|batch| PyRecordBatch::new(batch.clone()).into_pyarrow(py)).collect();

@@ -131,19 +131,19 @@ impl RawLedger {
         self.stream.stream.is_same(&stream.stream)
     }
 
-    /// Gives what has been committed since the last call.
+    /// Returns what has been committed since the last call.
     fn take(&self) -> PyResult<Changes> {
         let entries = self.ledger.lock().take().into_python()?;
         Ok(self.changes(entries))
     }
 
-    /// Gives what is not committed yet.
+    /// Returns what is not committed yet.
     fn pending(&self) -> PyResult<Changes> {
         let entries = self.ledger.lock().pending(self.stream.stream.is_updating()).into_python()?;
         Ok(self.changes(entries))
     }
 
-    /// Gives the table that the rows taken so far leave; None unless the stream is an updating one.
+    /// Returns the table that the rows taken so far leave; None unless the stream is an updating one.
     fn latest(&self) -> PyResult<Option<RawTable>> {
         let table = self.ledger.lock().latest().into_python()?;
         Ok(table.map(|table| self.table(vec![table])))
@@ -251,7 +251,7 @@ impl RawHandJob {
         taken
     }
 
-    /// Gives the report of a job that is over.
+    /// Returns the report of a job that is over.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let outcome = self.call(py, HandJob::report)?;
         report(py, &outcome)

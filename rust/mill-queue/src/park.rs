@@ -72,7 +72,7 @@ impl Parker {
         self.shared.park(None);
     }
 
-    /// Sleeps until there is a token, but no longer than `timeout`. Gives whether there was one.
+    /// Sleeps until there is a token, but no longer than `timeout`. Returns whether there was one.
     pub fn park_timeout(&mut self, timeout: Duration) -> bool {
         if timeout.is_zero() {
             return self.shared.try_take();

@@ -116,7 +116,7 @@ impl<T: Send> Producer<T> {
     /// Pushes a value.
     ///
     /// # Errors
-    /// Gives the value back when the queue is full, or when the consumer is gone ([`is_closed`](Producer::is_closed)
+    /// Returns the value when the queue is full, or when the consumer is gone ([`is_closed`](Producer::is_closed)
     /// tells which).
     #[inline]
     pub fn try_push(&mut self, value: T) -> Result<(), T> {

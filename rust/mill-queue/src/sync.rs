@@ -33,13 +33,13 @@ mod cell {
             UnsafeCell(std::cell::UnsafeCell::new(value))
         }
 
-        /// Gives a pointer to read through.
+        /// Returns a pointer to read through.
         #[inline(always)]
         pub fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
             read(self.0.get())
         }
 
-        /// Gives a pointer to write through.
+        /// Returns a pointer to write through.
         #[inline(always)]
         pub fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
             write(self.0.get())

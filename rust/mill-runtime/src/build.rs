@@ -126,7 +126,7 @@ impl TaskBuilder<'_> {
         Ok(built)
     }
 
-    /// Gives the makers of watermarks whose streams meet a board in common.
+    /// Connects the makers of watermarks whose streams meet to a common board.
     fn lay_time_boards(&self, built: &mut Built, worker_of: &dyn Fn(usize, usize) -> usize) {
         let (tasks, registry) = (&mut built.tasks, &mut built.registry);
         let mut first_tasks = Vec::with_capacity(self.graph.chains.len());
@@ -156,7 +156,7 @@ impl TaskBuilder<'_> {
         }
     }
 
-    /// Gives the tasks whose splits keep together a board in common.
+    /// Connects the tasks whose splits keep together to a common board.
     fn lay_alignment_boards(&self, built: &mut Built) {
         let mut boards: HashMap<Arc<str>, Arc<AlignmentBoard>> = HashMap::new();
         for (worker, task) in &mut built.tasks {

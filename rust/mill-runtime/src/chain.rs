@@ -291,7 +291,7 @@ impl Chain {
             })
     }
 
-    /// Whether records may come, of which some may be ahead of a barrier that was asked for.
+    /// Whether records may come, of which some may be before a requested barrier.
     pub(crate) fn has_room(&self, is_barrier_due: bool) -> bool {
         self.stages.iter().all(|stage| match stage.room() {
             Room::ForAll => true,
@@ -336,7 +336,7 @@ impl Chain {
         entry.peek().is_some() && entry.all(|&route| !self.is_needed(route))
     }
 
-    /// Gives what all stages have to say to this epoch; those that had ended before it are asked now.
+    /// Returns what all stages contribute to this epoch; those that had ended before it are asked now.
     pub(crate) fn complete_snapshot(&mut self, epoch: Epoch, is_full: bool) -> Result<Vec<Part>> {
         for stage in &mut self.stages {
             stage.snapshot(epoch, &mut self.parts, is_full).map_err(|error| error.in_step(&stage.name))?;
@@ -456,7 +456,7 @@ impl Chain {
         }
     }
 
-    /// Gives an event to its target; what leaves the task is held back while it could still be taken back.
+    /// Passes an event to its target; what leaves the task is withheld while it could still be taken back.
     fn deliver(&mut self, route: Route, event: Event) -> Result<()> {
         let leaves = |route| match route {
             Route::Writer { .. } => true,

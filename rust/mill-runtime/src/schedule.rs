@@ -61,7 +61,7 @@ impl Schedule {
         self.tasks.iter().filter_map(Task::next_time).min().filter(|&at| at < i64::MAX)
     }
 
-    /// Takes up to that many steps. Gives whether more could follow: `false` when the job is over or nothing can happen
+    /// Takes up to that many steps. Returns whether more could follow: `false` when the job is over or nothing can happen
     /// any more.
     pub(crate) fn run(&mut self, steps: u64) -> bool {
         for _ in 0..steps {
@@ -123,7 +123,7 @@ impl Schedule {
         }
     }
 
-    /// The draw did nothing: tries everything once, and then lets time go on. Gives whether something happened.
+    /// The draw did nothing: tries everything once, and then lets time go on. Returns whether something happened.
     fn settle(&mut self) -> bool {
         if self.random.below(4) != 0 {
             // Mostly draws again, so that the order stays the seed's.

@@ -213,7 +213,7 @@ impl Stage {
         }
     }
 
-    /// Gives its operator away; another one has to take its place before the next event.
+    /// Hands over its operator; another one has to take its place before the next event.
     pub(crate) fn take_operator(&mut self) -> Body {
         std::mem::replace(&mut self.body, Body::Operator(Box::new(Gone)))
     }
@@ -340,7 +340,7 @@ impl Stage {
         }
     }
 
-    /// Lets a barrier come by ahead of the end that is kept back.
+    /// Lets a barrier come by before the end that is withheld.
     pub(crate) fn accept_ahead_of_end(&mut self, barrier: Event) {
         self.inbox.push_front(barrier);
     }

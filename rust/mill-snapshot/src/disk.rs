@@ -46,7 +46,7 @@ pub trait Held: Send + Sync + fmt::Debug {}
 
 /// What the store needs of a file system.
 pub trait Disk: Send + Sync + fmt::Debug {
-    /// Creates a directory and its parents, durably; one that is there already is fine. Gives whether it was made.
+    /// Creates a directory and its parents, durably; one that is there already is fine. Returns whether it was made.
     fn create_dir(&self, path: &Path) -> io::Result<bool>;
 
     /// Removes an empty directory.
@@ -67,7 +67,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Maps an existing file that nobody writes to; bytes that cannot be read from the medium are an error here, not later.
     fn map(&self, path: &Path) -> io::Result<SharedBytes>;
 
-    /// Gives a file another name, replacing what has that name.
+    /// Renames a file, replacing the one that has that name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.

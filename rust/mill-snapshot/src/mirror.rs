@@ -102,7 +102,7 @@ fn any_number(name: &str) -> Option<u64> {
 }
 
 /// Lets the directory be what the head of a place in an object store says: its manifests, no others, and marks that say the same.
-/// Gives the record of the marks.
+/// Returns the record of the marks.
 fn mirror(
     remote: &Remote,
     disk: &Arc<dyn Disk>,

@@ -288,7 +288,7 @@ fn populate(advised: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Gives the file all the space it needs, so that a full disk shows now.
+/// Allocates all the space that the file needs, so that a full disk shows now.
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -305,7 +305,7 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     Err(io::Error::from(io::ErrorKind::Interrupted))
 }
 
-/// Gives the file all the space it needs, so that a full disk shows now.
+/// Allocates all the space that the file needs, so that a full disk shows now.
 #[cfg(not(target_os = "linux"))]
 fn allocate(mut file: &File, bytes: u64) -> io::Result<()> {
     use std::io::{Seek, SeekFrom, Write};

@@ -189,7 +189,7 @@ impl Remote {
         !*waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Gives the lease back, if it is still held: another job may begin at once. Best effort: otherwise it runs out.
+    /// Releases the lease, if it is still held: another job may begin at once. Best effort: otherwise it runs out.
     pub(crate) fn release(&self) {
         if self.run == 0 || self.process != std::process::id() || std::mem::replace(&mut *locked(&self.is_released), true) {
             return;

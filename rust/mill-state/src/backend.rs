@@ -151,7 +151,7 @@ impl StateBackend {
         self.states.iter().map(of_table).sum()
     }
 
-    /// Gives what changed since the last snapshot (or everything), to be made blocks of, and the description, which is
+    /// Returns what changed since the last snapshot (or everything), to be made blocks of, and the description, which is
     /// needed to restore from them.
     ///
     /// # Panics

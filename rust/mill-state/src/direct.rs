@@ -182,7 +182,7 @@ impl DirectTable {
         self.used.len()
     }
 
-    /// Behind which slot all rows are empty.
+    /// After which slot all rows are empty.
     pub fn end(&self) -> usize {
         self.used.end
     }

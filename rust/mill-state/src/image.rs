@@ -317,7 +317,7 @@ fn count_tags(tags: impl Iterator<Item = u64>) -> (u32, u32) {
     })
 }
 
-/// Checks the rows of a chunk that came from a disk and counts them, unless [`inspect`] has. Gives the count, and how many
+/// Checks the rows of a chunk that came from a disk and counts them, unless [`inspect`] has. Returns the count, and how many
 /// bytes of the arena no row has. The error is what is wrong.
 pub(crate) fn check_rows(data: &ChunkData, layout: &RowLayout, seen: Option<u32>) -> std::result::Result<(u32, usize), String> {
     let rows = data.words().chunks_exact(layout.row_words);
@@ -339,7 +339,7 @@ pub(crate) fn check_rows(data: &ChunkData, layout: &RowLayout, seen: Option<u32>
     Ok((count, garbage))
 }
 
-/// Checks that the long keys of a chunk lie within it. Gives how many bytes of the arena are of none of them.
+/// Checks that the long keys of a chunk lie within it. Returns how many bytes of the arena are of none of them.
 fn check_views(data: &ChunkData, layout: &RowLayout) -> std::result::Result<usize, String> {
     let arena = data.arena.bytes().len() as u64;
     let mut garbage = arena as usize;

@@ -114,7 +114,7 @@ impl LayoutBuilder {
         &self.taken
     }
 
-    /// Takes `count` consecutive words; they start as zero. Gives the first.
+    /// Takes `count` consecutive words; they start as zero. Returns the first.
     pub fn words(&mut self, count: usize) -> usize {
         let first = self.next_word;
         self.next_word += count;
@@ -142,7 +142,7 @@ impl LayoutBuilder {
         flag
     }
 
-    /// Takes one cell; it starts empty. Gives its place.
+    /// Takes one cell; it starts empty. Returns its place.
     pub fn cell(&mut self) -> usize {
         self.cells += 1;
         self.taken.push(Taken::Cell(self.cells - 1));

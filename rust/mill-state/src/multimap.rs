@@ -171,7 +171,7 @@ impl MultiMap {
         self.rows.memory()
     }
 
-    /// Gives what changed since the last snapshot (or everything), to be made blocks of.
+    /// Returns what changed since the last snapshot (or everything), to be made blocks of.
     pub fn snapshot(&mut self, is_full: bool, out: &mut Blocks) {
         self.rows.snapshot(is_full, out);
     }

@@ -172,7 +172,7 @@ impl OrderedTable {
         self.0.memory()
     }
 
-    /// Gives what changed since the last snapshot (or everything), to be made blocks of.
+    /// Returns what changed since the last snapshot (or everything), to be made blocks of.
     pub fn snapshot(&mut self, is_full: bool, out: &mut Blocks) {
         self.0.snapshot(is_full, out);
     }

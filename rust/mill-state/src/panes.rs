@@ -152,7 +152,7 @@ impl PaneTables {
         self.panes.values().chain(&self.spare).map(StateTable::memory).sum()
     }
 
-    /// Gives what changed since the last snapshot (or everything), to be made blocks of.
+    /// Returns what changed since the last snapshot (or everything), to be made blocks of.
     pub fn snapshot(&mut self, is_full: bool, out: &mut Blocks) {
         if !self.closed.is_empty() {
             out.push(Drops(std::mem::take(&mut self.closed)));

@@ -60,7 +60,7 @@ impl TableData {
         TableData(Arc::new(Shared { data: UnsafeCell::new(data), changed: OnceLock::new() }))
     }
 
-    /// Makes the data exclusively the table's, copying it if someone else holds it or if it is mapped. Gives the pointers to
+    /// Makes the data exclusively the table's, copying it if someone else holds it or if it is mapped. Returns the pointers to
     /// write through, valid until the epoch of the table ends, and the rows marked as changed, a bit each, if the writer
     /// has told them.
     pub(crate) fn own(&mut self, pool: Option<&Pool>) -> (*mut u64, *mut Cell, Option<Box<[u64]>>) {

@@ -16,7 +16,7 @@ use crate::handover::Handover;
 use crate::table::StateTable;
 
 impl StateTable {
-    /// Gives what changed since the last snapshot (or everything), to be made blocks of this namespace, and ends the
+    /// Returns what changed since the last snapshot (or everything), to be made blocks of this namespace, and ends the
     /// epoch: the next change of a chunk finds it at rest.
     ///
     /// It takes the same time however much has changed; only if everything is to be given, each chunk is looked at.

@@ -114,7 +114,7 @@ impl Group {
     fn insert(&mut self, entry: Entry<'_>) -> bool {
         let mut place = self.position(|other| (other.order, other.key) < (entry.order, entry.key));
         if place.leaf == self.leaves.len() {
-            // Behind all rows. Rows that come in their order fill one leaf after the other.
+            // After all rows. Rows that come in their order fill one leaf after the other.
             if self.leaves.back().is_none_or(|leaf| leaf.is_full()) {
                 self.leaves.push_back(Arc::default());
             }
@@ -358,7 +358,7 @@ impl SortedTable {
         self.groups.iter().map(|group| group.memory() + size_of::<Group>()).sum()
     }
 
-    /// Gives what changed since the last snapshot (or everything), to be made blocks of.
+    /// Returns what changed since the last snapshot (or everything), to be made blocks of.
     pub(crate) fn snapshot(&mut self, is_full: bool, out: &mut Blocks) {
         let (state, fingerprint) = (self.state, self.fingerprint);
         for (number, group) in (self.first_group..).zip(&mut self.groups) {

@@ -91,7 +91,7 @@ pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
 }
 
 /// Checks what [`start`] checks of the plan, the options and the newest checkpoint, and changes nothing: the job that the state
-/// directory belongs to may be running. Gives whether there is a checkpoint to continue from.
+/// directory belongs to may be running. Returns whether there is a checkpoint to continue from.
 ///
 /// # Errors
 /// As [`start`], as far as the job that runs does not have to end first.

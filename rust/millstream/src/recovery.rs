@@ -63,7 +63,7 @@ pub(crate) fn open(
 }
 
 /// Checks that a job of this plan can continue from the newest checkpoint of a directory that another job may be using; nothing is
-/// locked or changed. Gives whether there is one.
+/// locked or changed. Returns whether there is one.
 ///
 /// # Errors
 /// As [`open`].

@@ -32,7 +32,7 @@ pub struct Simulation {
     pub is_clock_jumping: bool,
 }
 
-/// Takes steps of a job in this world. Gives its report if it ended, and `None` if it was left or died before.
+/// Takes steps of a job in this world. Returns its report if it ended, and `None` if it was left or died before.
 ///
 /// # Errors
 /// What the job fails with, or what [`start`](crate::start) would fail with.

@@ -184,7 +184,7 @@ impl Shared {
         self.finish_file(target, on_existing)
     }
 
-    /// Gives the joined file its name, if it does not have it yet, and the parts up.
+    /// Renames the joined file to its final name, if it does not have it yet, and removes the parts.
     pub(super) fn finish_file(&self, target: &Path, on_existing: OnExisting) -> Result<()> {
         let joined = self.directory.join(JOINED);
         if is_taken(&joined) {

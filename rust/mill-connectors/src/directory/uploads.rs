@@ -471,7 +471,7 @@ impl UploadCommitter {
         Ok(())
     }
 
-    /// Gives up uploads that nobody will complete.
+    /// Aborts uploads that nobody will complete.
     fn give_up(&self, uploads: Vec<Multipart>, patience: Patience<'_>) -> Result<()> {
         // Notes are of this sink, and a damaged one must not reach out of its prefix.
         let (ours, others): (Vec<_>, Vec<_>) = uploads.into_iter().partition(|upload| upload.key.starts_with(&self.target.prefix));
@@ -490,7 +490,7 @@ impl UploadCommitter {
         Ok(())
     }
 
-    /// Gives up what former runs have begun and the checkpoint does not name, and begins notes of this run.
+    /// Aborts uploads that former runs have begun and the checkpoint does not name, and begins notes of this run.
     fn clean(&mut self, keep: &BTreeSet<String>) -> Result<()> {
         let Some(directory) = self.directory.clone() else { return Ok(()) };
         let (uploads, files) = noted(&directory, &self.sink)?;

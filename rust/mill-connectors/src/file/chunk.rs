@@ -239,7 +239,7 @@ impl ChunkReader {
         // A record longer than what is read at once doubles the reads, so that its bytes are not scanned too often.
         let mut more = READ_BYTES.max(held);
         if let Some(end) = self.range_end {
-            // Behind the range only the rest of its last record is of interest.
+            // After the range only the rest of its last record is of interest.
             let left = usize::try_from(end.saturating_sub(self.known())).unwrap_or(usize::MAX);
             more = more.min(left.saturating_add(BEYOND_BYTES.max(held)));
         }

@@ -24,7 +24,7 @@ pub(super) const MAGIC: &[u8; 6] = b"ARROW1";
 const HEAD_BYTES: u64 = 8;
 /// The length of the footer and the magic.
 const TAIL_BYTES: u64 = 10;
-/// What a message begins with, ahead of the length of its description; old streams begin with the length.
+/// What a message begins with, before the length of its description; old streams begin with the length.
 const MARK: [u8; 4] = [0xff; 4];
 
 /// What the library says.

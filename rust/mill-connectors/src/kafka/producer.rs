@@ -335,7 +335,7 @@ impl Producer {
         self.in_pieces(wait, |piece| self.client.commit_transaction(piece))
     }
 
-    /// Gives the open transaction up.
+    /// Aborts the open transaction.
     pub(super) fn abort(&self, wait: Duration) -> std::result::Result<(), KafkaError> {
         self.in_pieces(wait, |piece| self.client.abort_transaction(piece))
     }

@@ -218,7 +218,7 @@ impl SplitReader for KafkaReader {
                     bytes += message.value().map_or(0, <[u8]>::len);
                     taken.push(message);
                 }
-                // Behind the last message there may be marks of transactions, and messages of those that were aborted: they have
+                // After the last message there may be marks of transactions, and messages of those that were aborted: they have
                 // offsets and never come. The end of the partition counts them.
                 Some(RDKafkaErrorCode::PartitionEOF) if message.offset() >= end => next = end,
                 Some(RDKafkaErrorCode::PartitionEOF) => {}

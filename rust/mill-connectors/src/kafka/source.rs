@@ -66,7 +66,7 @@ pub enum Metadata {
 pub enum Start {
     /// At the first message there is.
     Earliest,
-    /// Behind the last one.
+    /// After the last one.
     Latest,
     /// Where the consumer group stands.
     Committed,

@@ -241,7 +241,7 @@ impl Bucket {
         }
     }
 
-    /// Gives up uploads, several at a time; one that is not there is given up.
+    /// Aborts uploads, several at a time; one that does not exist counts as aborted.
     ///
     /// # Errors
     /// Of the first that cannot be given up; the others are tried all the same.

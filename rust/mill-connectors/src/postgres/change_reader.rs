@@ -29,7 +29,7 @@ use crate::client_thread;
 
 const ROWS_DEFAULT: usize = 8192;
 
-/// Gives the rows of a table and their changes.
+/// Returns the rows of a table and their changes.
 pub(super) struct ChangeReader {
     shared: Arc<Shared>,
     schema: SchemaRef,

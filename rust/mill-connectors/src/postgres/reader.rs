@@ -68,7 +68,7 @@ struct Link {
     cancel: Mutex<Option<CancelToken>>,
 }
 
-/// Gives the rows of a table or a query.
+/// Returns the rows of a table or a query.
 pub(super) struct PostgresReader {
     shared: Arc<Shared>,
     schema: SchemaRef,
@@ -267,7 +267,7 @@ impl Pull {
     }
 }
 
-/// Gives the rows after a key, in chunks with their last keys, until there are no more or nobody wants them; returns whether it was
+/// Passes on the rows after a key, in chunks with their last keys, until there are no more or nobody wants them; returns whether it was
 /// all.
 pub(super) fn copy_rows(
     shared: &Shared,
@@ -431,7 +431,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// Gives what was gathered; `false` if nobody wants more.
+    /// Passes on what was gathered; `false` if nobody wants more.
     fn give(&mut self, shared: &Shared, give: &mut dyn FnMut(Chunk, At) -> bool) -> Attempt<bool> {
         let chunk = self.finish(shared)?;
         let last = At::of(&shared.key, chunk.batch.columns(), chunk.batch.num_rows() - 1)?;

@@ -68,7 +68,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Gives a type that is not carried, if there is one.
+    /// Returns a type that is not carried, if there is one.
     pub fn fields(&mut self, fields: &Fields) -> Option<DataType> {
         self.count(fields.len());
         fields.iter().fold(None, |other, field| other.or(self.field(field)))

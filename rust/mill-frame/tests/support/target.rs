@@ -32,7 +32,7 @@ pub fn good_frame(random: &mut Random, schema: &SchemaRef, rows: usize) -> Vec<u
     Frame::encode(&random_batch(random, &types, rows)).unwrap().as_bytes().to_vec()
 }
 
-/// Reads bytes with a schema and, if they are taken for a frame, uses all there is in it. Gives what came of it.
+/// Reads bytes with a schema and, if they are taken for a frame, uses all there is in it. Returns what came of it.
 ///
 /// # Panics
 /// When something was taken for a frame that is none: that is a find.

@@ -33,7 +33,7 @@ impl CodedKeys {
         Ok(coder.map(|coder| CodedKeys { coder, is_full: false, taken: 0, paused: 0, pause_next: PAUSE_RECORDS }))
     }
 
-    /// Gives the keys of a frame numbers for the rows of `near`, and tells their range; `None` if they have to be hashed.
+    /// Assigns numbers for the rows of `near` to the keys of a frame, and returns their range; `None` if they have to be hashed.
     pub(super) fn encode(&mut self, columns: &[ArrayRef], rows: usize, near: &mut NearTables) -> Result<Option<KeyRange>> {
         if self.paused > 0 {
             self.paused = self.paused.saturating_sub(rows);

@@ -325,7 +325,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Gives a pane that has no rows the row of the one key that a step without key columns has.
+    /// Adds to a pane without rows the row of the one key that a step without key columns has.
     pub(crate) fn fill(&mut self, pane: i64) -> Result<()> {
         if self.keys.is_empty() && self.panes.open(pane).is_empty() {
             let keys = self.encoder.encode(&[], 1).map_err(state_error)?;

@@ -87,7 +87,7 @@ impl NearTables {
         self.is_crowded
     }
 
-    /// Gives all keys other numbers, which lie in this range.
+    /// Renumbers all keys within this range.
     pub(super) fn renumber(&mut self, range: KeyRange, renumbered: impl Fn(u64) -> u64) {
         for (_, table) in &mut self.tables {
             let mut into = Self::begun(&self.layout, &mut self.spare, range);

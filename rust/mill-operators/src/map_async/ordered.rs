@@ -1,4 +1,4 @@
-//! Answers that wait until those ahead of them have come.
+//! Answers that wait until earlier ones have come.
 //!
 //! ```text
 //!   tickets   4 5 6 7 8 9 …          base = 4: all before it are settled

@@ -18,7 +18,7 @@ use crate::row_codec::RowCodec;
 /// A run ends with the row that makes it longer than this.
 const RUN_BYTES: usize = 32 << 10;
 
-/// How many bytes come ahead of the rows for each of them.
+/// How many bytes come before the rows for each of them.
 const HEAD_BYTES: usize = 21;
 /// The row withdraws its key.
 const IS_DELETE: u8 = 1;

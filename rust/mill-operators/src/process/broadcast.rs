@@ -9,7 +9,7 @@
 //! of them: the first task alone writes it, and each of the next run reads it, however many there are.
 //!
 //! While a bounded stream is read, the operator asks for its records alone, as `enrich` does. Keyed records come all the same
-//! ahead of a barrier, or where their source cannot wait. Those are kept, and event time does not advance as long as there are any.
+//! before a barrier, or where their source cannot wait. Those are kept, and event time does not advance as long as there are any.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

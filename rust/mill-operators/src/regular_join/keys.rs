@@ -161,7 +161,7 @@ impl Keys {
         }
     }
 
-    /// Gives the rows of a side the numbers from 0 on, in the order of these keys of theirs and places among the rows of those.
+    /// Renumbers the rows of a side from 0 on, in the order of these keys of theirs and places among the rows of those.
     pub(super) fn renumber(&mut self, side: usize, slots: &[u32], places: &[u32]) {
         for ((&slot, &place), row) in slots.iter().zip(places).zip(0..) {
             if slot != NONE {

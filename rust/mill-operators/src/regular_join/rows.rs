@@ -467,7 +467,7 @@ impl Rows {
         }
     }
 
-    /// Gives the memory of rows back that are gone; whether those that are there have other numbers now, from 0 on.
+    /// Frees the memory of removed rows; whether the remaining ones have other numbers now, from 0 on.
     pub(super) fn sweep(&mut self) -> Result<bool> {
         let before = self.frames.len();
         self.frames.retain(|frame| frame.kept > 0);

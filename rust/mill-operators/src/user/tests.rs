@@ -6,7 +6,7 @@ use mill_protocol::Rejected;
 use super::*;
 use crate::fixture::{input, records};
 
-/// Gives what its closure makes of the rows.
+/// Emits what its closure makes of the rows.
 struct Closure(fn(&RecordBatch) -> UserOutput);
 
 impl std::fmt::Debug for Closure {

@@ -335,7 +335,7 @@ impl Sparse {
         self.flush(first, out)
     }
 
-    /// Gives the windows of a generation after this one a generation of their own, of which nothing is in a table yet.
+    /// Moves the windows of a generation after this one into a generation of their own, of which nothing is in a table yet.
     fn split(&mut self, first: i64, at: i64) -> Result<()> {
         let next = at.saturating_add(self.slide);
         let name = self.free_name(next);
@@ -435,7 +435,7 @@ impl Sparse {
         Ok(Some(Held { data, ids, times }))
     }
 
-    /// Puts all records that are held into their tables, ahead of a snapshot.
+    /// Puts all records that are held into their tables, before a snapshot.
     pub(crate) fn flush_all(&mut self, out: &mut Outbox) -> Result<()> {
         let firsts: Vec<i64> = self.generations.keys().copied().collect();
         firsts.into_iter().try_for_each(|first| self.flush(first, out))

@@ -227,7 +227,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Gives a stage the ports of its step.
+    /// Assigns a stage the ports of its step.
     pub(super) fn open_ports(&mut self, at: usize, placed: &Placed) {
         let ports = self.ports(at);
         let stage = &mut self.chains[placed.chain].stages[placed.index];

@@ -27,7 +27,7 @@ use crate::physical::fnv;
 use crate::steps::Splits;
 use crate::stream::Content;
 
-/// Gives each step its name and identity; `given` are the names of the user's.
+/// Assigns each step its name and identity; `given` are the names of the user's.
 pub(super) fn give(graph: &mut Graph, given: &BTreeMap<usize, String>) -> Result<()> {
     let mut taken: HashSet<String> = HashSet::new();
     for name in given.values() {
@@ -83,7 +83,7 @@ impl Places<'_> {
         levels
     }
 
-    /// Gives the steps of a level their identities; those of the levels before have theirs.
+    /// Assigns the steps of a level their identities; those of the levels before have theirs.
     fn identify(&mut self, level: &[usize]) {
         let mut members: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for &i in level {

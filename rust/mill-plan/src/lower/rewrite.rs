@@ -9,9 +9,9 @@ use crate::expr::Expr;
 use crate::steps::{Filter, Splits, Union, select};
 use crate::stream::ERRORS;
 
-/// Moves `event_time` ahead of a union or rebalance right before it, so that each split has watermarks of its own.
+/// Moves `event_time` before a union or rebalance right before it, so that each split has watermarks of its own.
 ///
-/// Behind an exchange the order of records depends on the schedule, and with it would lateness.
+/// After an exchange the order of records depends on the schedule, and with it would lateness.
 pub(super) fn event_time_before_exchange(graph: &mut Graph) {
     let mut next = 0;
     while next < graph.steps.len() {

@@ -217,7 +217,7 @@ impl Step for EventTimeStep {
         };
         let idleness_us = self.strategy.effective_idleness(builder.source_of(&input));
         let alignment = self.strategy.drift.as_ref().map(|drift| {
-            // A step that was moved ahead of a union is several stages of one name.
+            // A step that was moved before a union is several stages of one name.
             let step = || format!("step {}", builder.graph.steps[at].name);
             let group = drift.group.as_ref().map_or_else(step, |group| format!("group {group}"));
             Alignment { group: group.into(), drift_us_max: drift.us_max }

@@ -37,7 +37,7 @@ impl Operator for Count {
     }
 }
 
-/// Gives the sum of each frame, and so shows where frames end.
+/// Emits the sum of each frame, and so shows where frames end.
 struct SumOfFrame;
 
 impl Operator for SumOfFrame {

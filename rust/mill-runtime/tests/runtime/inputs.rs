@@ -340,7 +340,7 @@ impl Operator for FirstAlone {
     }
 }
 
-/// Gives each watermark as a row.
+/// Emits each watermark as a row.
 struct Seen;
 
 impl Operator for Seen {

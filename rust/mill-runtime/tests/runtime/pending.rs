@@ -18,7 +18,7 @@ use crate::support::*;
 
 const WAIT: Option<Duration> = Some(Duration::from_secs(30));
 
-/// Gives each batch to a thread that answers after a pause, or never.
+/// Hands each batch to a thread that answers after a pause, or never.
 struct Asking {
     answer: Arc<Mutex<Option<Batch>>>,
     pause: Option<Duration>,

@@ -57,7 +57,7 @@ fn timers_fire_on_threads_and_under_a_schedule() {
     }
 }
 
-/// Gives each watermark it sees as a row.
+/// Emits each watermark it sees as a row.
 struct Watermarks;
 
 impl Operator for Watermarks {

@@ -80,7 +80,7 @@ impl BlockHeader {
         if is_near && is_short && is_packed { Form::Short } else { Form::Long }
     }
 
-    /// Writes it before its payload, which is laid out already and fills `place` but for the padding. Gives the checksum.
+    /// Writes it before its payload, which is laid out already and fills `place` but for the padding. Returns the checksum.
     pub(crate) fn write(&mut self, form: Form, place: &mut [u8], segment_epoch: u64) -> u32 {
         match form {
             Form::Long => {

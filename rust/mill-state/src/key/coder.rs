@@ -314,7 +314,7 @@ impl Renumbering {
     }
 }
 
-/// Gives keys numbers, frame after frame.
+/// Assigns numbers to keys, frame after frame.
 #[derive(Debug)]
 pub struct KeyCoder {
     types: Vec<DataType>,
@@ -357,7 +357,7 @@ impl KeyCoder {
         self.rooms.clear();
     }
 
-    /// Gives the keys of `rows` records numbers, see [`numbers`](KeyCoder::numbers); the numbers given before change if there is a renumbering. `None`
+    /// Assigns numbers to the keys of `rows` records, see [`numbers`](KeyCoder::numbers); the numbers given before change if there is a renumbering. `None`
     /// if there would be more than `keys_max` of them. Then those given before hold, until it is [`reset`](KeyCoder::reset).
     ///
     /// # Errors

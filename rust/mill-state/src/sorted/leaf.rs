@@ -120,7 +120,7 @@ impl Leaf {
         Row { order: entry.order, start, key: length(entry.key), value: length(entry.value) }
     }
 
-    /// Gives the memory of removed rows back once it is more than the others take.
+    /// Frees the memory of removed rows once it is more than the others take.
     fn collect(&mut self) {
         if self.garbage * 2 <= self.bytes.len() && self.rows.capacity() <= (self.len() * 4).max(16) {
             return;

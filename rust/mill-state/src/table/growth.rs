@@ -8,7 +8,7 @@ use crate::key::{VIEW_INLINE, view_bytes, view_length};
 use crate::layout::TAG_FLAG_FIRST;
 
 impl StateTable {
-    /// Makes the chunks of the key group of this hash: one small one, or as many as are expected to be needed. Gives the
+    /// Makes the chunks of the key group of this hash: one small one, or as many as are expected to be needed. Returns the
     /// place of the one that the hash belongs to.
     pub(super) fn create(&mut self, hash: u64) -> u32 {
         let group = key_group(hash);

@@ -422,7 +422,7 @@ impl<'t> Reach<'t> {
 }
 
 /// Looks for each key in the row aimed at and the one beside it; almost all are there. Nothing in this loop depends on
-/// which it is, so that the processor need not guess. Gives how many were not found; `missed` lists them.
+/// which it is, so that the processor need not guess. Returns how many were not found; `missed` lists them.
 ///
 /// `hashes` are those of the records, and `words` their keys if these have one word each.
 ///
@@ -484,7 +484,7 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
 }
 
 /// Looks for each missed key in the pair after the one it was looked for in, in the same way; keys of one word without nulls.
-/// Gives how many are left, which `missed` lists then.
+/// Returns how many are left, which `missed` lists then.
 ///
 /// # Safety
 /// - Every missed record's pointer points to a row of the writable chunk that its key belongs to, of the pair at the slot

@@ -47,7 +47,7 @@ impl StateTable {
         true
     }
 
-    /// Gives memory back after a row of this chunk was removed, if there is enough to give.
+    /// Frees memory after a row of this chunk was removed, if there is enough to free.
     fn shrink(&mut self, place: usize) {
         let chunk = &self.chunks[place];
         let capacity = chunk.capacity();
@@ -98,7 +98,7 @@ impl StateTable {
         self.move_rows(&second, place, place);
     }
 
-    /// Takes a chunk out that the directory does not lead to any more. Gives it, and the place where the chunk is then that
+    /// Takes a chunk out that the directory does not lead to any more. Returns it, and the place where the chunk is then that
     /// was in `place`.
     fn take_chunk(&mut self, taken: usize, place: usize) -> (Chunk, usize) {
         let chunk = self.chunks.swap_remove(taken);

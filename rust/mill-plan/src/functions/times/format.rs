@@ -25,7 +25,7 @@ fn push_offset(seconds: i32, out: &mut String) {
     }
 }
 
-/// The format with some directives put in other words: `None` cuts it there, and the empty string keeps the directive. Gives
+/// The format with some directives put in other words: `None` cuts it there, and the empty string keeps the directive. Returns
 /// the pieces, and the directives at which it was cut.
 fn split(text: &str, words: impl Fn(char) -> Option<&'static str>) -> (Vec<String>, Vec<char>) {
     let mut parts = vec![String::new()];

@@ -17,7 +17,7 @@ pub struct MemorySource {
     pub splits: Vec<(String, Arc<Vec<Record>>)>,
     pub is_bounded: bool,
     pub may_block: bool,
-    /// Gives nothing on every second call.
+    /// Returns nothing on every second call.
     pub hesitates: bool,
     /// The value that cannot be read.
     pub bad_value: Option<i64>,
