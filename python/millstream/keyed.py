@@ -465,7 +465,7 @@ class KeyedStream:
         return Stream(self._raw.deduplicate(None if within is None else microseconds(within, "within")))
 
     def shift(self, n: int = 1, **columns: str | Expr) -> Stream:
-        """Add what the row of the key that arrived ``n`` rows before had.
+        """Add values of the row of the same key that arrived ``n`` rows before.
 
         Parameters
         ----------
@@ -501,7 +501,7 @@ class KeyedStream:
         return Stream(self._raw.shift(_rows_back(n, "shift"), _columns([], columns, "shift")))
 
     def diff(self, n: int = 1, **columns: str | Expr) -> Stream:
-        """Add by how much a row differs from the one of its key that arrived ``n`` rows before.
+        """Add the difference between a row and the row of the same key that arrived ``n`` rows before.
 
         Parameters
         ----------

@@ -99,7 +99,7 @@ def from_changelog(stream: Stream, key: str | Sequence[str], op: str = "op") -> 
     Parameters
     ----------
     stream
-        The changes. Those of one key must arrive in order, so they come from one split of a source.
+        The changes. Those of one key must arrive in order, so they must come from one split of a source.
     key
         The columns of the key.
     op
@@ -711,8 +711,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Returns
         -------
         Stream
-            The records of all streams. In which order records of different streams arrive depends on timing. Event time is
-            the least of all inputs.
+            The records of all streams. In which order records of different streams arrive depends on timing. The watermark
+            is the smallest of all inputs.
 
         Raises
         ------
@@ -819,9 +819,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         name
             1 to 200 printable characters, unique in a job.
         was
-            The name that the step had in former runs, or the one that it had from its place (as ``explain()`` shows it, such as
-            ``"agg"``). A checkpoint's state is found under this one, once: it may stay in the script. Two steps may swap their
-            names, or one take over the name of another that gets a new one.
+            The name that the step had in earlier runs, or its generated name (as ``explain()`` shows it, such as
+            ``"agg"``). The state of the checkpoint is looked up under this name, once, so ``was`` may stay in the script. Two
+            steps may swap their names, or one may take over the name of another that gets a new one.
 
         Raises
         ------
