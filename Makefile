@@ -22,7 +22,7 @@ PY := $(VENV)/bin/python
 ALONE := $(PY) tools/alone.py $(VENV)/lock
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# The tests start hundreds of interpreters: each would compile the package anew.
+# The tests start hundreds of interpreters: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 RUNS ?= 3000
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)

@@ -4,7 +4,7 @@ A flight becomes known when it leaves; what counts is when it should have left. 
 of their departures with the scheduled time as event time, and a delay is disorder: a flight that leaves so late that its
 hour has been closed goes to a stream of its own.
 
-Kill it whenever you like and start it again: it goes on from its last checkpoint, and the files are the same.
+Kill it whenever you like and start it again: it continues from its last checkpoint, and the files are the same.
 
     python examples/flights.py [--output out/flights] [--state state/flights] [--parallelism 2]
 """

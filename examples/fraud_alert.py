@@ -1,7 +1,7 @@
 """An alert when a small payment is followed by a large one on the same card, with state and timers of each card.
 
 A payment of less than 1 tells a thief that a card works. A payment of more than 500 within a minute of one is an alert. A timer
-forgets the small payment after the minute. The job is exactly once: kill it, run it again, and it goes on.
+forgets the small payment after the minute. The job is exactly once: kill it, run it again, and it continues.
 
     python examples/fraud_alert.py [--rows 100000] [--output out/alerts] [--state state/alerts]
 """

@@ -2,7 +2,7 @@
 
     python benches/jobs/checkpoints.py --shares 0.01 0.1 1 --turns 20
 
-Two processes run the same job, counts and sums over a million keys of which a share goes on changing: one without
+Two processes run the same job, counts and sums over a million keys of which a share keeps changing: one without
 checkpoints, one with one a second. They take turns of three seconds, the other one stopped meanwhile, so that both see the
 same weather on a machine whose speed changes by the minute. Each tells twenty times a second how many records it has taken;
 of a turn all counts but the first fifth of a second.

@@ -1,4 +1,4 @@
-"""What mode "dedup" costs and what it saves, beside "exactly_once", in turns in one run.
+"""What mode "dedup" costs and what it saves, compared with "exactly_once", in alternating runs.
 
     python benches/jobs/dedup.py [--rows 20000000] [--runs 5]
 

@@ -1,4 +1,4 @@
-"""Jobs that read files: the engine beside DuckDB and Polars, in turns in one run.
+"""Jobs that read files: the engine compared with DuckDB and Polars, in alternating runs.
 
     python benches/jobs/files.py [--rows 4000000] [--text-mb 100] [--runs 5] [--jobs words,csv] [--folder DIR]
 

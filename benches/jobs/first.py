@@ -1,4 +1,4 @@
-"""First speed figures: the engine beside DuckDB, Polars and a hand-written Rust loop, in turns in one run.
+"""First speed figures: the engine compared with DuckDB, Polars and a hand-written Rust loop, in alternating runs.
 
     python benches/jobs/first.py [--rows 10000000] [--runs 5] [--loop target/release/mill-loop]
 

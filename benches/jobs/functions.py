@@ -1,11 +1,11 @@
-"""Python functions: each kind beside the same work without an engine, in turns in one run.
+"""Python functions: each kind compared with the same work without an engine, in alternating runs.
 
     python benches/jobs/functions.py [--rows 2000000] [--runs 5] [--cpu]
 
 `process` with one value of state is compared with `map`: of seven keys, and of a hundred thousand.
-`map` stands beside a list comprehension that calls the same lambda over ready-made objects, `map_batches` beside the same
-call on the whole table and beside the goal of 150 M rows/s (its batches go to a function that drops them: keeping them would
-time the memory), a compiled function beside the native expression of the same meaning. Every result is compared before
+`map` is compared with a list comprehension that calls the same lambda over ready-made objects, `map_batches` with the same
+call on the whole table and with the goal of 150 M rows/s (its batches go to a function that drops them: keeping them would
+time the memory), a compiled function with the native expression of the same meaning. Every result is compared before
 anything is timed. All run on one thread (`parallelism=1`).
 """
 

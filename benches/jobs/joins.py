@@ -1,4 +1,4 @@
-"""Joins beside DuckDB and Polars, in turns in one run: close in time, and in the same window.
+"""Joins compared with DuckDB and Polars, in alternating runs: close in time, and in the same window.
 
     python benches/jobs/joins.py [--rows 2000000] [--runs 3]
 

@@ -1,4 +1,4 @@
-"""As-of joins and enrichment beside DuckDB and Polars, in turns in one run.
+"""As-of joins and enrichment compared with DuckDB and Polars, in alternating runs.
 
     python benches/jobs/lookups.py [--rows 2000000] [--runs 3]
 

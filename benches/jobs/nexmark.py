@@ -1,4 +1,4 @@
-"""The queries of Nexmark beside DuckDB: by the clock, and by the time that processors were at work.
+"""The queries of Nexmark compared with DuckDB, in wall-clock and processor time.
 
     python benches/jobs/nexmark.py --events 10_000_000 [q5 q7]
 

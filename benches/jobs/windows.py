@@ -1,11 +1,11 @@
-"""Windows beside DuckDB and Polars, in turns in one run: many open windows, overlapping windows, sessions.
+"""Windows compared with DuckDB and Polars, in alternating runs: many open windows, overlapping windows, sessions.
 
     python benches/jobs/windows.py [--rows 2000000] [--runs 3]
 
 Two million records of a thousand keys from memory, two threads each; of the many users ten million records. Every result is
 compared before anything is timed. Prints
 millions of records a second, medians, and how many rows each job results in. Polars and DuckDB group a table that is complete;
-Millstream reads it as a stream, with a watermark behind each record.
+Millstream reads it as a stream, with a watermark after each record.
 """
 
 from __future__ import annotations

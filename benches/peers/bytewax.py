@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 
 
 class _Part(StatefulSourcePartition):
-    """Gives ready-made batches; knows how many it gave."""
+    """Returns ready-made batches; knows how many it has returned."""
 
     def __init__(self, batches: Any, given: int) -> None:
         self._batches, self._given = iter(batches), given

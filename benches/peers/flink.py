@@ -1,7 +1,7 @@
 """Flink by PyFlink: SQL that runs in the JVM, in streaming mode, with mini-batches and reused objects.
 
 Records are in the JVM's memory as Arrow batches (`from_pandas`). What is timed goes to the `blackhole` sink, and the time is
-the one that Flink gives for the job, without the start of its cluster in the process, which takes about a second. What is
+the one that Flink reports for the job, without the start of its cluster in the process, which takes about a second. What is
 checked goes to the `print` sink, of which every line is read: the last one a key counts.
 """
 

@@ -66,7 +66,7 @@ def _load(task: Task) -> pa.Table:
 
 
 def prepare(task: Task) -> Callable[[], Any]:
-    """Load the rows; each run has a database of its own, since a stream cannot begin anew."""
+    """Load the rows; each run has a database of its own, since a stream cannot start over."""
     if task.job in _WITHOUT:
         raise Cannot(_WITHOUT[task.job])
     records = _load(task)

@@ -70,7 +70,7 @@ def prepare(task: Task) -> Callable[[], Any]:
 
 
 def answer(result: Any) -> Any:
-    """Make a table of what the run gave."""
+    """Make a table of the result of the run."""
     import pyarrow as pa
 
     return pa.Table.from_batches(result) if isinstance(result, list) else result

@@ -46,7 +46,7 @@ def _frame(task: Task) -> pl.LazyFrame:
 
 
 def prepare(task: Task) -> Callable[[], Any]:
-    """Build the lazy frame. How many threads there are is told by the environment."""
+    """Build the lazy frame. The environment sets the number of threads."""
     frame = _frame(task)
     return lambda: frame.collect(engine="streaming")
 

@@ -54,7 +54,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--rows", type=int, default=ROWS_DEFAULT, help="of the records; slow peers get fewer")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--here", type=names(peers), default=[], help="peers that are installed beside this Python, and need no environment")
+    parser.add_argument("--here", type=names(peers), default=[], help="peers that are installed for this Python, and need no environment")
     parser.add_argument("--log", type=Path, help="a file for what the peers print")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", type=Path)

@@ -663,13 +663,13 @@ CHANGES = [
         ['filter: predicate was col("x") >= 100, is col("x") >= 200'],
     ),
     Change(STATELESS, "a filter is new", lone, over(590), lambda at: lines(x for x in range(ROWS) if x < at or x >= 590), "noted", ['new step: filter(predicate: col("x") >= 590)']),
-    Change(STATELESS, "a filter is gone", over(50), lone, lambda at: lines(range(50, ROWS)), "noted", ["no longer there: filter(predicate"]),
+    Change(STATELESS, "a filter is removed", over(50), lone, lambda at: lines(range(50, ROWS)), "noted", ["no longer there: filter(predicate"]),
     Change(
         STATELESS, "a computed column is new", lone, lambda run: to(plain(run).with_columns(y=col("x") + 1), run), split_at(line, lambda x: line(x, y=x + 1)), "noted",
         ["new step: with_columns"],
     ),
     Change(
-        STATELESS, "an expression is another", lambda run: to(plain(run).select(y=col("x") + 1), run), lambda run: to(plain(run).select(y=col("x") * 2), run),
+        STATELESS, "an expression is changed", lambda run: to(plain(run).select(y=col("x") + 1), run), lambda run: to(plain(run).select(y=col("x") * 2), run),
         split_at(lambda x: {"y": x + 1}, lambda x: {"y": 2 * x}), "noted", ['select: columns was (col("x") + 1).alias("y"), is (col("x") * 2).alias("y")'],
     ),
     Change(STATELESS, "a column is left out", lone, lambda run: to(plain(run).drop("k"), run), split_at(line, lambda x: {"x": x}), "noted", ["new step: drop"]),
@@ -712,9 +712,9 @@ CHANGES = [
         SOURCES, "more paths", reads(), reads("in", "more"), some_lines(range(LINES), range(5000, 5100)), "noted", ["read_json: source was", '/more"'],
         then="their files are read too",
     ),
-    Change(SOURCES, "fewer paths, of files that were not begun", reads(), reads("in/0.json", "in/1.json"), some_lines(range(3500)), "noted", ["read_json: source was"], then="those are not read"),
+    Change(SOURCES, "fewer paths; the missing files were not begun", reads(), reads("in/0.json", "in/1.json"), some_lines(range(3500)), "noted", ["read_json: source was"], then="those are not read"),
     Change(
-        SOURCES, "fewer paths, and a file among them was read in part", reads(), reads("in/1.json", "in/2.json"), ALL_LINES, "refused",
+        SOURCES, "fewer paths; a missing file was read in part", reads(), reads("in/1.json", "in/2.json"), ALL_LINES, "refused",
         ["read_json", "0.json", "does not name any more", "restart=True"], is_seen_by_run=True,
     ),
     Change(SOURCES, "other files", reads(), reads("more"), ALL_LINES, "refused", ["read_json", "another input", '/more"'], is_seen_by_run=True),
@@ -730,40 +730,40 @@ CHANGES = [
         lambda at: [{**row, "total": row["total"] if at == ROWS else float(row["total"])} for row in totals_since(at)], "refused",
         ["changed: totals", "aggregate total was total=sum(int64)", "is total=sum(float64)"], options=ANEW, then=KEPT_SINCE,
     ),
-    Change(SOURCES, "a column more", reads(schema={"x": int}), reads(), ALL_LINES, "noted", ["read_json: column k int64 is new"], only=("x",)),
-    Change(SOURCES, "an endless input becomes a bounded one, or the other way round", reads(), reads(follow=True), ALL_LINES, "refused", ["changed: read_json", "bounded input", "unbounded input"]),
+    Change(SOURCES, "one more column", reads(schema={"x": int}), reads(), ALL_LINES, "noted", ["read_json: column k int64 is new"], only=("x",)),
+    Change(SOURCES, "an unbounded input becomes bounded, or the other way round", reads(), reads(follow=True), ALL_LINES, "refused", ["changed: read_json", "bounded input", "unbounded input"]),
     Change(
         SOURCES, "a source is new", reads(), reads_two("more"), some_lines(range(LINES), range(5000, 5100)), "refused",
         ["not in the checkpoint: more", "read from its beginning"], options={"allow_new": ["more"]}, then="it is read from its beginning",
     ),
     Change(
-        SOURCES, "a second source of a kind, and neither has a name", reads(), reads_two(None), some_lines(range(LINES), range(5000, 5100)), "refused",
+        SOURCES, "a second source of the same kind, neither with a name", reads(), reads_two(None), some_lines(range(LINES), range(5000, 5100)), "refused",
         ["told apart by what they read", 'was="read_json"'], named=reads_two("more", "old"), named_options={"allow_new": ["more"]},
         then='name both, the former one with `.name("old", was="read_json")`, and write `allow_new=["more"]`',
     ),
     Change(
-        SOURCES, "a source is gone", lambda run: to(plain(run).name("one").union(plain(run).name("two").filter(col("x") < 0)), run),
+        SOURCES, "a source is removed", lambda run: to(plain(run).name("one").union(plain(run).name("two").filter(col("x") < 0)), run),
         lambda run: to(plain(run).name("one").filter(col("x") >= 0), run), all_lines, "refused", ["no longer in the plan: two", "would be lost"],
-        options={"drop": ["two"]}, then="no more is read of it",
+        options={"drop": ["two"]}, then="it is no longer read",
     ),
     Change(
         SOURCES, "a source is renamed", reads_named("in"), reads_named("lines"), ALL_LINES, "refused", ["not in the checkpoint: lines", '.name("lines", was="in")'],
-        named=reads_named("lines", "in"), then='`.name("lines", was="in")` reads on',
+        named=reads_named("lines", "in"), then='`.name("lines", was="in")` continues to read it',
     ),
     Change(
         SINKS, "a sink is new", sinks("a"), sinks("a", "b"), lambda at: {"out_a": lines(range(ROWS)), "out_b": lines(range(at, ROWS))}, "noted", ["new step: b(sink: write_json"],
-        then="it gets what comes from now on",
+        then="it gets the rows from now on",
     ),
     Change(
-        SINKS, "a sink is gone", sinks("a", "b"), sinks("a"), lambda at: {"out_a": lines(range(ROWS)), "out_b": lines(range(at))}, "noted", ["no longer there: b(sink: write_json"],
-        then="what it has written stays; what is pending is committed first",
+        SINKS, "a sink is removed", sinks("a", "b"), sinks("a"), lambda at: {"out_a": lines(range(ROWS)), "out_b": lines(range(at))}, "noted", ["no longer there: b(sink: write_json"],
+        then="its output stays; pending output is committed first",
     ),
     Change(
-        SINKS, "a sink reads from another step", sinks("a"), sinks("a", filtered=True), lambda at: {"out_a": lines(range(ROWS))}, "noted", ["new step: filter"], then="it goes on with what it has written",
+        SINKS, "a sink reads from another step", sinks("a"), sinks("a", filtered=True), lambda at: {"out_a": lines(range(ROWS))}, "noted", ["new step: filter"], then="it continues with the output that it has",
     ),
     Change(
         SINKS, "a sink is renamed", sinks("a"), renamed_sink("b", None), lambda at: {"out_a": lines(range(ROWS))}, "noted", ["new step: b(sink", "no longer there: a(sink"],
-        then="a new sink, and one that is gone",
+        then="a new sink, and a removed one",
     ),
     Change(
         SINKS, "a sink is renamed with `was=`", sinks("a"), renamed_sink("b", "a"), lambda at: {"out_a": lines(range(ROWS))}, "noted", ['b: its name was "a"'],
@@ -815,10 +815,10 @@ CHANGES = [
         KEYED, "an aggregate is new", totals(), totals(n=N, total=TOTAL, top=TOP, mean=col("x").mean()), lambda at: [
             {**row, **late} for row, late in zip(sorted(folded(range(ROWS), **FIRST_TOTALS), key=lambda row: row["k"]),
             sorted(folded(range(at, ROWS), top="top", mean="mean"), key=lambda row: row["k"]), strict=True)], "refused",
-        ["aggregate top=max(int64)", 'allow_new=["totals.top"] lets it'], options={"allow_new": ["totals.top", "totals.mean"]}, then="it has seen what comes from now on",
+        ["aggregate top=max(int64)", 'allow_new=["totals.top"] lets it'], options={"allow_new": ["totals.top", "totals.mean"]}, then="it covers the records from now on",
     ),
     Change(
-        KEYED, "an aggregate is gone", totals(), totals(n=N), lambda at: folded(range(ROWS), n="n"), "refused", ["aggregate total=sum(int64)", "its values would be lost"],
+        KEYED, "an aggregate is removed", totals(), totals(n=N), lambda at: folded(range(ROWS), n="n"), "refused", ["aggregate total=sum(int64)", "its values would be lost"],
         options={"drop": ["totals.total"]}, then="its values are dropped",
     ),
     Change(
@@ -827,11 +827,11 @@ CHANGES = [
     ),
     Change(KEYED, "the order of aggregates", totals(), totals(total=TOTAL, n=N), two_totals, "noted", ["totals: its aggregates are in another order"]),
     Change(
-        KEYED, "what is computed of aggregates", totals(y=col("x").sum() * 1), totals(y=col("x").sum() * 2), lambda at: folded(range(ROWS), y="twice"), "noted", ["totals: aggregates was"],
-        then="of all records, also former ones",
+        KEYED, "an expression over aggregates", totals(y=col("x").sum() * 1), totals(y=col("x").sum() * 2), lambda at: folded(range(ROWS), y="twice"), "noted", ["totals: aggregates was"],
+        then="applies to all records, including earlier ones",
     ),
     Change(
-        KEYED, "aggregates that come or go beside `n_unique()`, in windows that keep their records, or within expressions", totals(n=N, kinds=col("x").n_unique()),
+        KEYED, "aggregates are added or removed beside `n_unique()`, in windows that keep their records, or within expressions", totals(n=N, kinds=col("x").n_unique()),
         totals(n=N, kinds=col("x").n_unique(), top=TOP), lambda at: [{**row, "kinds": row["n"]} | ({"top": row["top"]} if at < ROWS else {}) for row in folded(range(since(at), ROWS), n="n", top="top")],
         "refused", ["changed: totals", "n_unique() keeps a table of its own"], options=ANEW, then=KEPT_SINCE,
     ),
@@ -842,7 +842,7 @@ CHANGES = [
     ),
     Change(
         KEYED, "the function of `reduce`", reduced(latest, "x"), reduced(largest, "x"), lambda at: [{"k": k, "x": ROWS - 3 + k} for k in range(3)], "noted",
-        ["last: function was", "largest"], then="applied to what has been reduced",
+        ["last: function was", "largest"], then="applied to the values reduced so far",
     ),
     Change(
         KEYED, "the columns that `reduce` keeps", reduced(latest, "x"), reduced(latest, "x", "at"), lambda at: [
@@ -857,7 +857,7 @@ CHANGES = [
     ),
     Change(
         TIME, "the column of event time, or its expression", window_counts(DAY), window_counts(DAY, hours=1), shifted_windows, "refused",
-        ["changed: event_time", 'col("at")'], options=anew_options("event_time"), then="time starts anew, and what other steps keep of it stays",
+        ["changed: event_time", 'col("at")'], options=anew_options("event_time"), then="event time starts over; state of other steps is kept",
     ),
     Change(TIME, "the size of a window", window_counts(DAY), window_counts(mill.tumbling("50s")), anew(lambda xs: tumblings(50, xs)), "refused", ["changed: counts", '"40s"', '"50s"'], options=anew_options("counts"), then=KEPT_SINCE),
     Change(
@@ -890,7 +890,7 @@ CHANGES = [
         options=anew_options("pairs"), then=KEPT_SINCE,
     ),
     Change(
-        JOINS, "a column that it keeps comes or goes", joined(), joined(more=True), lambda at: [*pairs_until(at), *({**row, "more": row["x"] + 1} for row in pairs(40, "inner", at))], "refused",
+        JOINS, "a column that it keeps is added or removed", joined(), joined(more=True), lambda at: [*pairs_until(at), *({**row, "more": row["x"] + 1} for row in pairs(40, "inner", at))], "refused",
         ["changed: pairs", "more int64"], options=anew_options("pairs"), then=KEPT_SINCE,
     ),
     Change(
@@ -907,16 +907,16 @@ CHANGES = [
         OTHERS, "`deduplicate`, `top_n`, `shift` or another step with state is new", lone, firsts(400), lambda at: lines(x for x in range(ROWS) if x < at + 400), "refused",
         ["not in the checkpoint: firsts", "would start empty"], options={"allow_new": ["firsts"]}, then="it starts empty",
     ),
-    Change(OTHERS, "one is gone", firsts(400), lone, lambda at: lines(x for x in range(ROWS) if x < 400 or x >= at), "refused", ["no longer in the plan: firsts", "would be lost"], options={"drop": ["firsts"]}, then="its state is dropped"),
+    Change(OTHERS, "one is removed", firsts(400), lone, lambda at: lines(x for x in range(ROWS) if x < 400 or x >= at), "refused", ["no longer in the plan: firsts", "would be lost"], options={"drop": ["firsts"]}, then="its state is dropped"),
     Change(
-        OTHERS, "one is gone, and a step without state has its name", firsts(400), lambda run: to(plain(run).filter(col("x") >= 0).name("firsts"), run),
+        OTHERS, "one is removed, and a step without state has its name", firsts(400), lambda run: to(plain(run).filter(col("x") >= 0).name("firsts"), run),
         lambda at: lines(x for x in range(ROWS) if x < 400 or x >= at), "refused", ["changed: firsts", 'drop=["firsts"] drops its state'], options={"drop": ["firsts"]}, then="its state is dropped",
     ),
     Change(
         OTHERS, "how many rows `top_n` keeps", top(2), top(3), lambda at: {"best": highest(3 if at < ROWS else 2, range(since(at), ROWS))}, "refused", ["changed: best", "top_n(2", "top_n(3"],
         options=anew_options("best"), then=KEPT_SINCE,
     ),
-    Change(OTHERS, "how many rows `limit` lets through", limited(500), limited(100), lambda at: lines(range(500 if at == ROWS else at + 100)), "refused", ["changed: head", "limit(500)", "limit(100)"], options=anew_options("head"), then="it counts anew"),
+    Change(OTHERS, "how many rows `limit` lets through", limited(500), limited(100), lambda at: lines(range(500 if at == ROWS else at + 100)), "refused", ["changed: head", "limit(500)", "limit(100)"], options=anew_options("head"), then="it counts from zero"),
     Change(
         OTHERS, "how far `shift` reaches", shifted(1), shifted(2), lambda at: [{"x": x, "before": x - 3 if x < at and x >= 3 else x - 6 if x >= at + 6 else None} for x in range(ROWS)], "refused",
         ["changed: shifted", "shift(1", "shift(2"], options=anew_options("shifted"), then=KEPT_SINCE,
@@ -941,14 +941,14 @@ CHANGES = [
     Change(
         FUNCTIONS, "more fields in a state", processed(function(adds_to_struct, total=VALUE({"sum": int}, default={"sum": 0}))),
         processed(function(adds_to_struct, total=VALUE({"sum": int, "extra": int}, default={"sum": 0, "extra": 9}))), lambda at: running(lambda x: 9 if x >= at else 0), "noted", ["extra"],
-        then="they are what the default says",
+        then="they get their values from the default",
     ),
     Change(
         FUNCTIONS, "another type of a state", processed(SUMS), processed(function(adds_text, total=VALUE(str))), lambda at: running(), "refused", ["changed: sums", 'state "total" holds int64', "migrate="],
         named=processed(function(adds_text, total=VALUE(str, migrate=str))), then="with `migrate=` it is converted once",
     ),
     Change(
-        FUNCTIONS, "a state is gone", processed(SUMS), processed(function(lambda self, row: {"x": row.x, "total": 0})),
+        FUNCTIONS, "a state is removed", processed(SUMS), processed(function(lambda self, row: {"x": row.x, "total": 0})),
         lambda at: [row if row["x"] < at else {**row, "total": 0} for row in running()], "refused", ["changed: sums", 'state "total" is in it'], options=anew_options("sums"),
         then="all states of the step start empty",
     ),
