@@ -1,7 +1,7 @@
-//! The threads beside a client: they take its events or its answers, or ask it something now and then.
+//! The helper threads of a client: they take its events or responses, or poll it from time to time.
 //!
-//! They hold up nobody and are waited for by whoever has started them. What they learn is left where those look who need it, so one
-//! that panics has told nobody anything wrong.
+//! They block nothing, and the code that started them waits for their end. They publish their findings where others read
+//! them, so one that panics has published nothing wrong.
 
 use std::thread::{Builder, JoinHandle};
 

@@ -20,7 +20,7 @@
 //! - A split is the same in every run and under every parallelism: cuts depend on the input alone.
 //! - A reader opened at a position returns exactly the records that the reader at that position had not returned yet. A file
 //!   that is no longer the one the position was taken in is an error, never a guess.
-//! - What one record does wrong is that record's: the good ones around it are kept.
+//! - An error in one record affects that record alone: the good ones around it are kept.
 //! - Nothing is visible in a target before its checkpoint is durable, and committing twice changes nothing.
 
 #[cfg(any(feature = "kafka", feature = "postgres"))]

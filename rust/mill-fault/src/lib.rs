@@ -5,12 +5,12 @@
 //! Unless a test has armed a fault, that is one relaxed load and a branch; no step is on a path that is taken per record,
 //! so the hook is always there and no second build is needed to test the first.
 //!
-//! Armed is one fault at a time, for the process: by [`arm`], or, for a process that somebody else starts, by
+//! One fault at a time is armed, for the whole process: by [`arm`], or, for a process that somebody else starts, by
 //! `MILLSTREAM_FAIL_POINT=step:n` (killed when it reaches that step for the `n`th time), `step:n:fail` or
 //! `step:n:panic`. The step `*` is any step.
 //!
 //! A death can be simulated: after [`Effect::Die`] every further step fails, so nothing outside the process changes any
-//! more, which is all that the world sees of a kill. Whoever drives the job by hand then drops it.
+//! more, which is all that the world sees of a kill. The test that drives the job by hand then drops it.
 //!
 //! # Examples
 //! ```

@@ -1,4 +1,4 @@
-//! Frames: immutable columnar batches of records, the only currency between threads and on disk.
+//! Frames: immutable columnar batches of records, the form in which records are sent between threads and stored on disk.
 //!
 //! Two shapes of the same records:
 //!
@@ -8,11 +8,10 @@
 //!                                   between threads and on disk
 //! ```
 //!
-//! Inside an operator chain records are a [`Batch`]: Arrow columns plus what the stream knows of each record (its event
-//! time, how far it lags behind the watermark, whether it withdraws an earlier row). Between threads and on disk they
-//! are a [`Frame`]. This crate also owns the stable hash of keys ([`hash`]), the key groups derived from it, and the
-//! blocks of bytes that state and checkpoints exchange ([`block`]), and the one place in which a column becomes a column of
-//! another type ([`convert`]).
+//! Inside an operator chain records are a [`Batch`]: Arrow columns plus metadata of each record (its event time, how far it
+//! lags behind the watermark, whether it withdraws an earlier row). Between threads and on disk they are a [`Frame`]. This
+//! crate also owns the stable hash of keys ([`hash`]), the key groups derived from it, the blocks of bytes that state and
+//! checkpoints exchange ([`block`]), and the conversion of columns to other types ([`convert`]).
 
 mod batch;
 pub mod block;

@@ -1,4 +1,4 @@
-//! Accumulators: what each aggregate keeps in a row of state, and how a frame of values goes into it.
+//! Accumulators: what each aggregate stores in a row of state, and how a frame of values is added to it.
 //!
 //! ```text
 //!   frame ──prepare──► values, typed, and a mask (not null and the filter holds)

@@ -9,7 +9,7 @@
 //!                                                       these are emitted before the first record after it
 //! ```
 //!
-//! Results go out in chunks; the runtime calls back for more, and nothing else comes between. A checkpoint also gets a
+//! Results are emitted in chunks; the runtime calls back for more, and nothing else comes between. A checkpoint also gets a
 //! description of the step (see `description`), so that its state can be read without the plan.
 
 use arrow::datatypes::SchemaRef;

@@ -1,4 +1,4 @@
-//! `join_asof`: beside each left row, the newest right row of its key that is not after it.
+//! `join_asof`: joins each left row with the newest right row of its key that is not after it.
 //!
 //! ```text
 //!   right rows ──► versions of each key, by event time            `versions`
@@ -14,8 +14,8 @@
 //! one and all later ones are kept, within the tolerance. Rows that are older than the watermark of their own split are late:
 //! left ones go to port 1 and right ones to port 2. So the result does not depend on when versions are dropped.
 //!
-//! Versions that nobody can ask for are not looked for at each watermark, but once there may be as many of them as of the
-//! others. Then the rest is rewritten.
+//! Versions that can no longer be needed are not searched for at each watermark, but once there may be as many of them as
+//! of the others. Then the rest is rewritten.
 
 mod versions;
 mod waiting;

@@ -1,4 +1,4 @@
-//! `to_changelog` and `from_changelog`: an updating stream as one that only grows, and back.
+//! `to_changelog` and `from_changelog`: an updating stream as an append-only one, and back.
 //!
 //! ```text
 //!   row of a key      kept before    emitted            kept after
@@ -9,9 +9,9 @@
 //!   withdraws it      nothing        nothing            nothing
 //! ```
 //!
-//! What an updating stream says of a key may be what is known already: a filter withdraws keys that never passed, and after
-//! a restart a result may be emitted again. The latest row of each key is state, so that only changes come out. A row is
-//! the same if all of its values are, bit by bit.
+//! A row of an updating stream may repeat what is already known of its key: a filter withdraws keys that never passed, and
+//! after a restart a result may be emitted again. The latest row of each key is state, so that only changes come out. A row
+//! is the same if all of its values are, bit by bit.
 
 mod latest_rows;
 

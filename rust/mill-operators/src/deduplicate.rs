@@ -1,6 +1,6 @@
 //! `deduplicate`: the first row of each key passes at once, the others are dropped.
 //!
-//! The state is the keys alone. A key that is there is only looked up, so a checkpoint has the new keys and nothing else.
+//! The state is the keys alone. A known key is only looked up, so a checkpoint has the new keys and nothing else.
 
 mod within;
 

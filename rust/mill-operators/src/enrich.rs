@@ -1,4 +1,4 @@
-//! `enrich`: beside each left row, the right rows of its key that are there.
+//! `enrich`: joins each left row with the right rows of its key that have arrived.
 //!
 //! ```text
 //!   the right side is bounded     left rows wait until it has ended: in their queues, or in the state    `waiting`

@@ -1,7 +1,7 @@
 //! `filter` by an expression.
 //!
-//! In an append-only stream a record that does not pass is dropped. In an updating stream its key may have passed
-//! before, and whoever keeps the latest row must learn that it no longer does: the record goes on as a delete of its key.
+//! In an append-only stream a record that does not pass is dropped. In an updating stream its key may have passed before,
+//! and whoever keeps the latest row must learn that it no longer does: the record is passed on as a delete of its key.
 
 use arrow::array::{Array, BooleanArray};
 use arrow::buffer::BooleanBuffer;

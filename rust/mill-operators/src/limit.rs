@@ -1,6 +1,6 @@
 //! `limit`: the first records and no more.
 //!
-//! Runs as one instance. The number of records it may still give is its state; at zero it is finished, and the runtime
+//! Runs as one instance. The number of records that it may still emit is its state; at zero it is finished, and the runtime
 //! ends the stream here, so that a source is not read for nothing.
 
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot};

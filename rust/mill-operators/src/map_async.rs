@@ -7,9 +7,9 @@
 //!             least event time: no watermark beyond it          answers ──► as they come, or in the order of tickets
 //! ```
 //!
-//! The operator never waits: it takes records and returns, and the runtime calls it again when it was woken. So a barrier comes
-//! by while calls are in flight. A record is *settled* once its results have been emitted, or it was rejected. Those that are not
-//! settled are the state. After a restart they are called again, whether they had been answered or not.
+//! The operator never waits: it takes records and returns, and the runtime calls it again when it was woken. So a barrier
+//! can pass while calls are in flight. A record is *settled* once its results have been emitted, or it was rejected. Those
+//! that are not settled are the state. After a restart they are called again, whether they had been answered or not.
 //!
 //! Invariants:
 //!

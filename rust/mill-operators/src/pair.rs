@@ -1,4 +1,4 @@
-//! What steps share that look up rows of one input for the rows of another.
+//! Code shared by the steps that look up rows of one input for the rows of another.
 //!
 //! ```text
 //!   right rows ──► RowStore    columns, by position (the order of arrival)       in memory, probed

@@ -20,10 +20,10 @@
 //!   processing time has the event time of the record or timer that has set it, with the same bound.
 //! - A timer fires before any value grows too old by the same watermark, so that what it reads does not depend on how often
 //!   watermarks come.
-//! - Nothing is left half done at a barrier: the timers of a watermark have all fired, or none of them was taken. At the end of
-//!   the input, where timers may set others for long or forever, they fire in pieces, between which the operator *awaits* the
-//!   next one: a barrier comes by, so that a checkpoint or a stop waits for a piece alone. What it keeps then is what it would
-//!   keep if those that have fired had been due before. Once keys are called at the end, nothing comes between.
+//! - Nothing is left half done at a barrier: the timers of a watermark have all fired, or none of them was taken. At the
+//!   end of the input, where timers may set others for long or forever, they fire in pieces, between which the operator
+//!   *awaits* the next one: a barrier can pass, so that a checkpoint or a stop waits for one piece only. Its state is then
+//!   the same as if the timers that have fired had been due before. Once keys are called at the end, nothing comes between.
 
 mod broadcast;
 mod evolve;

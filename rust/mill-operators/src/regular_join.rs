@@ -1,4 +1,4 @@
-//! The regular join: all rows of two inputs that have the same key, as they come, change and go.
+//! The regular join: all rows of two inputs that have the same key, as they are added, changed and removed.
 //!
 //! ```text
 //!   row of a side that        for each row of its key of the other side       the row alone

@@ -5,9 +5,8 @@
 //!   blocks of all key groups ──restore──► it ──all that it would give──► one table
 //! ```
 //!
-//! What stands in state are sums and counts; what a person wants to see are results. The operator that keeps the state
-//! is the one thing that knows how one becomes the other, so it is built again and asked, rather than its rows being
-//! read a second way.
+//! State contains sums and counts; people want to see results. Only the operator that keeps the state knows how to turn one
+//! into the other, so it is built again and queried, instead of reading its rows in a second way.
 
 use std::sync::Arc;
 

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Timers are a set: a key has one timer, at most, of a clock and time; setting it again replaces its value. They are
-//! state: they are in snapshots, and go with the key group of their key. What they have in common with deadlines, which
-//! nobody sees, is all they are, so a step that forgets things after a while uses the service as well.
+//! state: they are in snapshots, and go with the key group of their key. Deadlines, which no user sees, need the same, so a
+//! step that drops state after a while uses the service as well.
 
 use mill_plan::TimerClock;
 use mill_protocol::Result;

@@ -1,6 +1,6 @@
 //! `top_n`: the first rows of each key, emitted at the end or as they change.
 //!
-//! What comes out is keyed by the key and the rank. Rows are only ever added, so a rank that has a row keeps one and nothing
+//! The result is keyed by the key and the rank. Rows are only ever added, so a rank that has a row keeps one and nothing
 //! is withdrawn. A row that enters in front moves others: the ranks from its own on are emitted, and no others.
 
 mod board;

@@ -11,7 +11,7 @@
 //!
 //! A function that may make many records of one (`flat_map`) returns its results in pieces. One piece is emitted a call,
 //! and the runtime passes it on before it asks for the next, so that memory is bounded by a piece whatever the function
-//! makes of a batch. Barriers and watermarks wait until the batch is through.
+//! makes of a batch. Barriers and watermarks wait until the batch has been processed.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Processing time, passed in from outside so that tests decide what time it is.
 //!
-//! The clock of the machine can be set, by a user or by the time service, and then jumps. So whatever waits goes by a clock
-//! that cannot be set ([`SteadyClock`], or `std::time::Instant`): deadlines, pauses, intervals, rates and idleness.
+//! The clock of the machine can be set, by a user or by the time service, and then jumps. So all waiting is measured by a
+//! clock that cannot be set ([`SteadyClock`], or `std::time::Instant`): deadlines, pauses, intervals, rates and idleness.
 //! [`SystemClock`] only provides times that users see: `now()`, and when a checkpoint was made.
 
 use std::cell::RefCell;

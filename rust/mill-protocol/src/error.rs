@@ -1,4 +1,4 @@
-//! What can go wrong while a job runs.
+//! The errors of a running job.
 
 use std::error::Error as StdError;
 use std::fmt;

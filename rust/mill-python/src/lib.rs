@@ -1,4 +1,4 @@
-//! The Python face of Millstream: the only crate that knows Python.
+//! The Python binding of Millstream: the only crate that knows Python.
 //!
 //! ```text
 //!   millstream/*.py ──_engine.py──► this module ──► mill-plan (streams, expressions) ──► millstream (jobs)
@@ -6,10 +6,10 @@
 //!        └── adapters, one call a frame ┘            functions.rs, sources.rs, sinks.rs
 //! ```
 //!
-//! The classes here are thin: everything users see is Python, and everything that runs is in the crates below. What
-//! this crate adds is conversion (`types`, `to_python`, `from_python`), the mapping of failures to exceptions (`error`),
-//! and Python code behind the engine's traits. The interpreter is held while Python objects are touched and at no other
-//! time.
+//! The classes here are thin: everything users see is Python, and everything that runs is in the crates below. This crate
+//! adds conversion (`types`, `to_python`, `from_python`), the mapping of failures to exceptions (`error`), and
+//! implementations of the engine's traits that call Python code. The interpreter is held while Python objects are touched
+//! and at no other time.
 
 mod allocator;
 mod attach;

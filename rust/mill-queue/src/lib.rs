@@ -6,11 +6,11 @@
 //!                 └── Unparker ─────────── wakes ──────► Parker      one a worker, shared by all its consumers
 //! ```
 //!
-//! A queue is bounded: a push into a full one returns the value, which is the engine's backpressure. Dropping one
-//! end closes the queue for the other; what was pushed before can still be popped. A worker that finds nothing to do in
-//! any of its tasks calls [`Parker::park`]; whoever gives one of them something to do, pushing into its queue or making
-//! room in the queue it pushes to, calls [`Unparker::unpark`] afterwards. A task that waits for something outside has a
-//! [`Signal`], which its answer raises.
+//! A queue is bounded: a push into a full one returns the value, which is the engine's backpressure. Dropping one end
+//! closes the queue for the other; what was pushed before can still be popped. A worker that finds nothing to do in any of
+//! its tasks calls [`Parker::park`]; whoever makes work for one of them, by pushing into its queue or making room in the
+//! queue it pushes to, calls [`Unparker::unpark`] afterwards. A task that waits for something outside has a [`Signal`],
+//! which its answer raises.
 //!
 //! # Model checking
 //!

@@ -1,4 +1,4 @@
-//! Splits that keep together: who is too far ahead pauses until the slowest has come closer.
+//! Alignment of splits: a split that is too far ahead pauses until the slowest has come closer.
 //!
 //! Each task with a step that aligns its splits has an entry on the board of its group. It notes how far its slowest split
 //! has come, and asks how far any split may be:
@@ -17,7 +17,7 @@
 //! under one lock, and a task asks once more under it before it sleeps, so that no change is missed. A source takes part in
 //! one group only: two groups could wait for each other.
 //!
-//! Frames are read whole, so a split can be ahead by the drift and what its last frame spans.
+//! Frames are read whole, so a split can be ahead by the drift plus the span of its last frame.
 
 use std::sync::Arc;
 

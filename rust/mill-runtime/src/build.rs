@@ -1,7 +1,7 @@
 //! From the graph to tasks: operators are made, stages wired, queues laid.
 //!
 //! Task i of a chain goes to worker `(offset + i) % workers`. The offset is 0 for a chain that fills all workers, so that
-//! what is forwarded stays on its core; narrower chains are dealt out one after another, so that not all of them end up
+//! what is forwarded stays on its core; narrower chains are distributed one after another, so that not all of them end up
 //! on the first worker. A chain after a forward edge is on the worker of its producer.
 
 use std::collections::{HashMap, HashSet};

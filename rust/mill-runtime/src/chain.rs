@@ -5,11 +5,11 @@
 //!            inbox      inbox    └► edge writer ─► queues
 //! ```
 //!
-//! A step picks the deepest stage that has work, so that what one event makes has left the chain before the next event
-//! makes more: the inboxes stay short however much a stage multiplies its input. An event enters only when the chain
-//! is *drained*. Hence nothing after a barrier is in the chain while the barrier is, and stages that come together
-//! again inside a chain need no alignment of their own. When an edge writer has something unsent the chain is blocked:
-//! it does nothing until the queue has room, and so the queue in front of it fills up as well.
+//! A step picks the deepest stage that has work, so that all output of one event has left the chain before the next event
+//! produces more: the inboxes stay short however much a stage multiplies its input. An event enters only when the chain is
+//! *drained*. Hence nothing after a barrier is in the chain while the barrier is, and stages that come together again
+//! inside a chain need no alignment of their own. When an edge writer has something unsent the chain is blocked: it does
+//! nothing until the queue has room, and so the queue in front of it fills up as well.
 
 use std::sync::Arc;
 

@@ -3,9 +3,9 @@
 //! A push wakes the worker of the consumer, a pop the worker of the producer, which may wait for room. Both are skipped
 //! when one worker owns both tasks: a worker only sleeps after a round in which none of its tasks did anything.
 //!
-//! A queue is full when it holds so many envelopes, or more rows than the consumer allows ([`Allowance`]): a slow one lets
-//! in few, so that a barrier after them comes through soon. One envelope always has room in a queue without rows. So
-//! whoever waits for room has rows in that queue, and the pop of these wakes it.
+//! A queue is full when it holds so many envelopes, or more rows than the consumer allows ([`Allowance`]): a slow one
+//! accepts few, so that a barrier after them arrives soon. One envelope always has room in a queue without rows. So a
+//! producer that waits for room has rows in that queue, and popping them wakes it.
 
 use std::sync::Arc;
 

@@ -12,8 +12,8 @@
 //! way at a time. What must hold:
 //!
 //! - exactly once: sinks commit only what a published manifest names (I3);
-//! - a checkpoint that fails costs nothing but itself (I5): barriers run through, what its sinks made durable stays
-//!   pending, and the store asks for a full one next, since what was handed out as changed is lost;
+//! - a checkpoint that fails costs nothing but itself (I5): barriers pass as usual, output that its sinks made durable
+//!   stays pending, and the store asks for a full one next, since the changes that were handed over are lost;
 //! - a savepoint is a checkpoint that is copied; until it is, nothing is removed;
 //! - a task that goes back alone goes back to the newest checkpoint: no other is begun and none is removed until it is where it had
 //!   failed, and the next one holds all of the state if it has passed a barrier a second time;

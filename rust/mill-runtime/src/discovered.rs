@@ -4,9 +4,10 @@
 //!   a look finds splits of tasks 0 and 2 ─► each takes its own ─► tells its operators ─► announces ─► all have: read
 //! ```
 //!
-//! Nobody reads what a look has found before all owners have told their operators of it. Otherwise the first of them would move
-//! time on, a task that had no split until then would follow, and the older records of its own new split would be late: which
-//! records those are would depend on who is first. An owner that does not get round to it is waited for up to one interval.
+//! Nobody reads what a look has found before all owners have told their operators of it. Otherwise the first of them would
+//! advance time, a task that had no split until then would follow, and the older records of its own new split would be
+//! late: which records those are would depend on which task is first. An owner that is slow to answer is waited for up to
+//! one interval.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

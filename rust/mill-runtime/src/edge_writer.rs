@@ -1,4 +1,4 @@
-//! The writing end of an edge: gathers records, cuts them by consumer, and keeps what does not fit.
+//! The writing end of an edge: gathers records, splits them by consumer, and keeps those for which there is no room.
 //!
 //! ```text
 //!   batches ─► gathered ─► joined ─► cut by consumer ─► frames ─► unsent ─► queue 0
@@ -11,8 +11,8 @@
 //! watermark waits for the rows that were gathered before it, and for nothing else. A slow consumer has frames cut to the
 //! number of rows that it works off in a short time.
 //!
-//! Invariant: while [`try_flush`](EdgeWriter::try_flush) says false the chain gives the writer nothing more, so what is
-//! unsent is bounded by what one event makes.
+//! Invariant: while [`try_flush`](EdgeWriter::try_flush) says false the chain passes the writer nothing more, so unsent
+//! data is bounded by the output of one event.
 
 use std::collections::VecDeque;
 

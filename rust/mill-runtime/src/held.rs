@@ -1,4 +1,4 @@
-//! Which split holds the watermark of a step, noted by its tasks for whoever wants to know why nothing goes on.
+//! Which split holds back the watermark of a step, noted by its tasks to explain why no results are emitted.
 //!
 //! ```text
 //!   task 0   split a  12:00 ─┐ noted after each step of the task

@@ -1,25 +1,27 @@
-//! What a task has taken since the last checkpoint, so that it can be brought back alone: the second way to exactly once.
+//! The input of a task since the last checkpoint, so that the task can be restored alone: the second way to exactly once.
 //!
 //! ```text
 //!   mark of checkpoint 7 │ entry entry entry │ mark of 8 (under way) │ entry entry │ pending
 //!   └ operators are rebuilt from 7 ──► entries once more, output dropped ──────► └ goes in once more, output counts
 //! ```
 //!
-//! An *entry* is what goes into the chain between two moments at which its operators have nothing to do: records, a watermark, a
-//! timer. What comes out of the operators on an entry is held until they are through with it, and only then goes to the queues and
-//! sinks of the task, all of it; that is when the entry has been *applied*. So a task that fails has applied each entry whole or not at
-//! all, its neighbours have seen the output of just those that were applied, and nobody but the task itself has to go back. The
-//! order of the entries is the order in which the task took them, whichever channels they came from: the log is the sequence number of
-//! every channel, and what it holds is shared with the rest of the engine, not copied.
+//! An *entry* is what goes into the chain between two moments at which its operators have nothing to do: records, a
+//! watermark, a timer. The output of the operators for an entry is held until they have finished the entry. Only then all
+//! of it goes to the queues and sinks of the task, and the entry has been *applied*. So a task that fails has applied each
+//! entry whole or not at all, its neighbours have seen the output of just those that were applied, and nobody but the task
+//! itself has to go back. The order of the entries is the order in which the task took them, whichever channels they came
+//! from: the log is the sequence number of every channel, and what it holds is shared with the rest of the engine, not
+//! copied.
 //!
-//! A chain without state has nothing to repeat: of it only the mark is kept up, and what is in it.
+//! A chain without state has nothing to repeat: only its mark and the contents of the mark are maintained.
 //!
-//! What an operator does is repeated by calling it in the same way. What comes from elsewhere is noted with the entry: what time it
-//! was, the watermarks that were made of it, which depend on other tasks and on the clock, and how records were cut for code of the
-//! user's, which depends on how long that takes. What an operator knows beyond its state and lets it decide when to emit, it forgets at
-//! each barrier ([`Operator::forget`](mill_protocol::Operator::forget)). An operator whose results come from outside
-//! or by the clock says that it cannot be brought back like that ([`Operator::can_replay`](mill_protocol::Operator::can_replay)); then, and
-//! when the log got too large or an entry made more output than is held, the job as a whole goes back to its checkpoint.
+//! The work of an operator is repeated by calling it in the same way. Inputs from elsewhere are stored with the entry: the
+//! time, the watermarks that were made, which depend on other tasks and on the clock, and how records were split for user
+//! code, which depends on how long that takes. Anything outside its state by which an operator decides when to emit is
+//! forgotten at each barrier ([`Operator::forget`](mill_protocol::Operator::forget)). An operator whose results come from
+//! outside or by the clock says that it cannot be restored in this way
+//! ([`Operator::can_replay`](mill_protocol::Operator::can_replay)); then, and when the log got too large or an entry made
+//! more output than is held, the job as a whole goes back to its checkpoint.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How a job stands, and how it ended.
+//! The state of a job, and its outcome.
 
 use std::time::Duration;
 

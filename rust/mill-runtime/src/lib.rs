@@ -8,9 +8,9 @@
 //!
 //! The runtime knows operators, sources and sinks by their contract alone (`mill-protocol`). Invariants it keeps:
 //!
-//! - a task never blocks: it is polled by its worker, and everything that is under way can be left as it lies;
+//! - a task never blocks: it is polled by its worker, and all work in progress can be left as it is;
 //! - queues are bounded, and a full one holds up everything in front of it, up to the source (I10);
-//! - what is in front of a barrier is bounded by the time that it takes: slow steps get few rows at once, and few
+//! - the work queued before a barrier is bounded by the time that it takes: slow steps get few rows at once, and few
 //!   wait for them (I18);
 //! - the merged watermark of a task never goes back (I8);
 //! - exactly once: nothing after a barrier is seen by a task before its snapshot, and no sink commits before the

@@ -5,8 +5,8 @@
 //!   published, committed ─► decoded, of all tasks, and told
 //! ```
 //!
-//! It is for others who want to know how far a job is; no recovery asks them. So what is told is complete and visible by then, and
-//! a checkpoint that fails is told to nobody.
+//! It informs outside systems about the progress of a job; no recovery depends on it. So positions are reported only when
+//! their results are complete and visible, and those of a failed checkpoint are never reported.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! What a running job says about itself.
+//! Metrics of a running job.
 //!
-//! Tasks count into atomics of their own, once a frame; a reader adds them up. The counts are exact once the job has
-//! ended, and a moment old before.
+//! Tasks count into atomics of their own, once a frame; a reader adds them up. The counts are exact once the job has ended;
+//! before that they may lag slightly.
 
 use std::fmt;
 use std::sync::Arc;

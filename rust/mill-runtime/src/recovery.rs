@@ -1,6 +1,6 @@
 //! What a job continues from: checks that it fits the plan, and hands every task its share.
 //!
-//! Whether it fits is the matter of [`compare`].
+//! [`compare`] decides whether it fits.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;

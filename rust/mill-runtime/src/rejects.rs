@@ -1,4 +1,4 @@
-//! What becomes of records that cannot be processed.
+//! Handling of records that cannot be processed.
 
 use std::sync::Arc;
 

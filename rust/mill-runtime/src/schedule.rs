@@ -1,11 +1,11 @@
 //! A job stepped by hand: everything on the caller's thread, in an order drawn from a seed.
 //!
 //! One step is one of: a task takes one input; the coordinator takes one message; a piece of background work is done; a
-//! checkpoint is triggered; time goes on to the next timer, when nothing else can happen. The same seed gives the same
-//! order, so a failure can be looked at again.
+//! checkpoint is triggered; time advances to the next timer, when nothing else can happen. The same seed leads to the same
+//! order, so a failure can be reproduced.
 //!
-//! Where somebody else moves the clock, the schedule leaves time alone and takes no checkpoint of its own accord: it ends when the
-//! job is *quiet*, with nothing to do before new input or a later time.
+//! If the clock is moved from outside, the schedule does not advance time and takes no checkpoint by itself: it ends when
+//! the job is *quiet*, with nothing to do before new input or a later time.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! The reading side of a task whose records come from a source: the splits it owns, and where each of them stands.
 //!
-//! Who owns a split depends on the split and the parallelism alone: by its place in the list for a source whose splits
-//! are fixed, by its identity for one that discovers splits, so that a new one moves no other. A bounded source is read
-//! split after split, where one that has nothing to give for a while (a rate) makes way for the next; an unbounded one, one
-//! that discovers splits, or one that asks for it, in turn over all that have something to give.
+//! Who owns a split depends on the split and the parallelism alone: by its place in the list for a source whose splits are
+//! fixed, by its identity for one that discovers splits, so that a new one moves no other. A bounded source is read split
+//! after split, where one that has no records for a while (a rate) makes way for the next; an unbounded one, one that
+//! discovers splits, or one that asks for it, in turn over all splits that have records.
 //!
 //! ```text
 //!   ready    splits to be asked, the first one next          ◄── due, or found to have more
@@ -15,8 +15,8 @@
 //! ended is therefore reported together with others, as soon as they are an eighth of those that are left; until then it only
 //! holds the watermark back.
 //!
-//! Invariant: positions are asked for between two reads, when the chain is drained. So what was given is in front of
-//! the barrier, and what was not is after it.
+//! Invariant: positions are asked for between two reads, when the chain is drained. So records that were returned are
+//! before the barrier, and all others are after it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};

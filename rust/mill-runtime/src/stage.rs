@@ -13,10 +13,10 @@
 //! An operator that awaits results from outside is Ready meanwhile: events come in, and wake-ups are events of their own. Only the
 //! end stays in the inbox until the last result has come. A barrier that is asked for in the meantime is put in front of it.
 //!
-//! A stage that calls code of the user's takes no more records at once than that works on in a short time ([`Portion`]), or
-//! than the user has said: the rest of a batch stays in the inbox as one of its own.
+//! A stage that calls user code takes no more records at once than that code processes in a short time ([`Portion`]), or
+//! than the user has set: the rest of a batch stays in the inbox as a batch of its own.
 //!
-//! Finishing an event is what the runtime does once the operator is through with it: pass a watermark on, though not beyond
+//! Finishing an event is what the runtime does once the operator has processed it: pass a watermark on, though not beyond
 //! the time of results that the operator may still emit; take the snapshot and then pass the barrier on; pass the end on.
 
 use std::collections::VecDeque;

@@ -4,14 +4,14 @@
 //!   Running ──end of input, or nothing needed any more──► Ended (answers requests for snapshots directly)
 //! ```
 //!
-//! It takes so many records at once as it has done with in a short time, waiting for room in the queues after it included:
-//! a source reads as many, and who sends to it sends as many ([`TaskPortion`]). So whoever is in front of something slow
-//! slows down as well, up to the source, and a barrier has little before it.
+//! It takes as many records at once as it can process in a short time, including the wait for room in the queues after it.
+//! A source reads that many, and producers send that many ([`TaskPortion`]). So tasks upstream of a slow one slow down as
+//! well, up to the source, and few records are queued before a barrier.
 //!
-//! A task takes its next event when its chain is drained, so it can be left at any point: between two steps everything
-//! that is under way lies in inboxes and unsent envelopes. A barrier is acknowledged when the chain is drained after
-//! it. A task that has ended stays until the job is over: its state belongs to every later checkpoint, and it says so
-//! itself, since it sees no barrier any more. That is consistent: all its producers had ended before their barrier.
+//! A task takes its next event when its chain is drained, so it can be left at any point: between two steps all work in
+//! progress is in inboxes and unsent envelopes. A barrier is acknowledged when the chain is drained after it. A task that
+//! has ended stays until the job is over: its state belongs to every later checkpoint, and it says so itself, since it sees
+//! no barrier any more. That is consistent: all its producers had ended before their barrier.
 
 use std::sync::Arc;
 

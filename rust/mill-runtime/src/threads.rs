@@ -1,10 +1,10 @@
 //! The threads of the engine: the one place that starts them.
 //!
 //! Every thread has a name, belongs to a job, and has a guard: a panic in it becomes an error that names the thread, and
-//! is handed to whoever can end the job with it. So a bug fails a job, and nobody waits for a thread that is gone.
+//! is handed to whoever can end the job with it. So a bug fails a job, and nothing waits for a thread that has ended.
 //!
-//! A thread knows whose it is, so that a function of the user's that waits for its own job, which would wait forever, is
-//! told so at once.
+//! A thread knows the job it belongs to, so that a user function that waits for its own job, which would wait forever, gets
+//! an error at once.
 
 use std::cell::Cell;
 use std::num::NonZeroU64;

@@ -1,8 +1,8 @@
-//! What time it is for inputs that have nothing to say of it.
+//! The watermark of inputs that have no records.
 //!
 //! A task whose splits are all quiet makes no watermarks of its own, yet those after it wait for one from every task. So
-//! each operator that makes watermarks has an entry here, in which it notes how far it has come, and a quiet one takes on
-//! the time of the others and sends that:
+//! each operator that makes watermarks has an entry here, in which it notes how far it has come, and a quiet one adopts the
+//! time of the others and sends that:
 //!
 //! ```text
 //!   input A   task 0  Active 50 ──────────────────────────► sends 50

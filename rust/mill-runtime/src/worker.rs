@@ -1,8 +1,8 @@
 //! A worker: an OS thread that owns tasks and polls them in turn.
 //!
-//! After a round in which no task did anything it parks, until a queue of one of its tasks moves, a timer is due, or
-//! the coordinator wants something. A panic in a task is caught here, at the edge, and fails the job with the name of
-//! the step; one of the worker itself is caught by the guard of its thread.
+//! After a round in which no task did anything it parks, until a queue of one of its tasks changes, a timer is due, or the
+//! coordinator has a request. A panic in a task is caught here, at the edge, and fails the job with the name of the step;
+//! one of the worker itself is caught by the guard of its thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

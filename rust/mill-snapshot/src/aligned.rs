@@ -1,4 +1,4 @@
-//! Zeroed memory aligned to 64 bytes, for what is laid out before it goes into a file.
+//! Zeroed memory aligned to 64 bytes, for data that is laid out before it is written to a file.
 //!
 //! Invariant: `lines` holds at least `bytes` bytes, all of them initialised; a [`Line`] is 64 plain bytes without
 //! padding, so any slice of lines may be seen as a slice of bytes.

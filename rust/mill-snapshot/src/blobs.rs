@@ -1,10 +1,10 @@
 //! A store of objects as checkpoints see it: few requests, all of which a test can break.
 //!
-//! Objects appear as a whole and are written once, but for one, the [`head`](crate::head), each change of which is conditional on the one
-//! before. Names are relative to the place; they may have slashes.
+//! Objects appear as a whole and are written once, except the [`head`](crate::head), each change of which is conditional on
+//! the previous version. Names are relative to the place; they may have slashes.
 //!
-//! A request that fails may have been carried out nevertheless, or may be carried out later. So whoever writes an object under a name
-//! that nobody else writes may repeat that, and whoever changes the head asks afterwards what it is.
+//! A request that fails may have been carried out nevertheless, or may be carried out later. So a write of an object under
+//! a unique name may be repeated, and after a change of the head the head is read again.
 
 use std::fmt;
 use std::io;

@@ -3,10 +3,10 @@
 //! * A *rebase*: the next checkpoint is full, and nothing older is needed. Only the live state can do that for chunks
 //!   of which single rows were written. Worth it when the changes have come to be as large as what they build on: then
 //!   no more than half of what is ever written is for rebases, and a recovery reads no more than twice the state.
-//! * A *merge*: blocks that something newer settles are left out and the rest is copied into one file. That needs no
-//!   live state and runs beside the job. Merged are the youngest segments, as long as the next older one is not more
-//!   than twice as large as all younger ones: so that a large base is not copied for the sake of small changes, and
-//!   every byte is copied a logarithmic number of times.
+//! * A *merge*: blocks that newer ones supersede are left out and the rest is copied into one file. That needs no live
+//!   state and runs while the job runs. The youngest segments are merged, as long as the next older one is not more than
+//!   twice as large as all younger ones. So a large base is not copied for the sake of small changes, and every byte is
+//!   copied a logarithmic number of times.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What can go wrong with checkpoints, each with what to do about it.
+//! The errors of checkpoints, each with advice on what to do.
 
 use std::error::Error as StdError;
 use std::fmt;

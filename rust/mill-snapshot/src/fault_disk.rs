@@ -1,15 +1,15 @@
 //! A disk in memory that loses, fails and fills up on command.
 //!
-//! It keeps apart what a running process sees and what would survive a crash of the machine:
+//! It distinguishes what a running process sees from what would survive a crash of the machine:
 //!
 //! ```text
 //! name ──► file       both for the running process (`names`, `Data::seen`)
 //!                     and for the medium           (`durable_names`, `Data::durable`)
 //! ```
 //!
-//! A sync moves bytes or names from the first to the second. At a crash everything that was not synced is decided anew:
-//! every name that differs, and every 512-byte sector that differs, is found old or new at random. That is more than
-//! real file systems do to us, and includes every reordering that they may.
+//! A sync moves bytes or names from the first to the second. At a crash everything that was not synced is decided at
+//! random: every name that differs, and every 512-byte sector that differs, has its old or its new content. That is worse
+//! than real file systems, and includes every reordering that they may do.
 //!
 //! Operations are numbered from 0; faults are bound to these numbers, so that a test can run a scenario once, count, and
 //! then break it at every single operation.

@@ -1,8 +1,8 @@
 //! The head of a place in an object store: which checkpoints exist there, and who may add one.
 //!
-//! It is the only object that changes, and each change is conditional on the version before. So there is one order of all changes, and
-//! whoever has not seen the newest cannot make the next: a job that lost its lease publishes nothing any more, however long its requests
-//! were under way. `docs/format/store.md` draws it.
+//! It is the only object that changes, and each change is conditional on the version before. So all changes have one order,
+//! and a job that has not seen the newest change cannot make the next: a job that lost its lease publishes nothing more,
+//! however long its requests were in flight. `docs/format/store.md` draws it.
 
 use serde::{Deserialize, Serialize};
 

@@ -15,15 +15,16 @@
 //! * every byte of every file is covered by a checksum, and recovery checks all of them before it hands out any;
 //! * a file that is missing, cut, flipped or of another directory is noticed: recovery goes back to the newest
 //!   checkpoint that is whole and says so, or refuses; it never starts from nothing where state was expected;
-//! * files are written once, into space that was allocated before they were mapped; a file whose sync failed is given up;
+//! * files are written once, into space that was allocated before they were mapped; a file whose sync failed is never used
+//!   again;
 //! * only files that no kept checkpoint refers to are removed.
 //!
-//! The same may be in an object store, with the directory as its cache: `remote` says what holds there, and [`Blobs`] is the store as it
-//! is seen from here.
+//! Checkpoints may also be in an object store, with the directory as its cache: `remote` documents the rules there, and
+//! [`Blobs`] is the interface to the store.
 //!
-//! The crate knows nothing of operators, tasks or tables but what `mill_frame::block` says. Time and the disk are given
-//! in from outside; [`FaultDisk`] is a disk that loses, fails and fills up on command, and the steps of a checkpoint on
-//! the real disk have names at which a test lets the process die (`mill-fault`).
+//! The crate knows nothing of operators, tasks or tables but what `mill_frame::block` says. Time and the disk are passed in
+//! from outside; [`FaultDisk`] is a disk that loses, fails and fills up on command, and the steps of a checkpoint on the
+//! real disk have names at which a test lets the process die (`mill-fault`).
 //!
 //! # Examples
 //!

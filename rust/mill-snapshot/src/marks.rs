@@ -1,9 +1,9 @@
 //! The marks: two small files, `MILLSTREAM` and `lock`, that say that state is to be expected, and up to which
 //! checkpoint. `docs/format/directory.md` draws them.
 //!
-//! Both hold the same record, so that either can be lost without the knowledge that a checkpoint had been published.
-//! The record stands in two places that are written in turn: whoever is killed in the middle of one leaves the other.
-//! Within a sector a write is whole or not at all, and each place has a sector of its own.
+//! Both hold the same record, so that either can be lost without the knowledge that a checkpoint had been published. The
+//! record is stored in two places that are written in turn: a process that is killed while it writes one leaves the other
+//! intact. Within a sector a write is whole or not at all, and each place has a sector of its own.
 
 use std::path::{Path, PathBuf};
 

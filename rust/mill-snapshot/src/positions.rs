@@ -1,8 +1,8 @@
-//! The positions file, for jobs that promise at most once: how far each split was read, noted before its records go
-//! out. `docs/format/positions.md` draws it.
+//! The positions file, for jobs that promise at most once: how far each split was read, stored before its records are
+//! emitted. `docs/format/positions.md` draws it.
 //!
 //! A note is a copy into a mapped file: no system call and no sync, so it survives the death of the process (the kernel
-//! has the page) but not always that of the machine; [`Positions::sync`] is there for who wants that.
+//! has the page) but not always that of the machine; [`Positions::sync`] syncs it where that is needed.
 //!
 //! Every slot has two copies of its position, written in turn, and two words beside them: `intent` is set to the number
 //! of a note before its copy is touched, `done` after. So a copy that was cut short by a kill (`intent` is ahead) can be

@@ -1,15 +1,15 @@
 //! The file system of the machine.
 //!
-//! Invariant of the mappings: a checkpoint's file is mapped for reading only after it was written, synced and renamed
-//! or named by a manifest, and no program of ours writes to it again. Bytes are handed out as plain slices; what they
-//! say is checked by the readers above.
+//! Invariant of the mappings: a checkpoint's file is mapped for reading only after it was written, synced and renamed or
+//! named by a manifest, and no program of ours writes to it again. Bytes are handed out as plain slices; the readers above
+//! check their contents.
 //!
 //! [`unsafe`] lives here because a mapping's bytes can change under a `&[u8]` if another program writes to the file. We
 //! lock the directory against ourselves; against others nothing can be done, as with every mapped file.
 //!
-//! Files are opened without following links and without waiting, and used only if they are regular: who may write to the
-//! directory can choose its names, and must not choose by them which files elsewhere are read or written. What is made
-//! here only its owner may read.
+//! Files are opened without following links and without waiting, and used only if they are regular: anybody who may write
+//! to the directory can choose its names, and must not be able to choose by them which files elsewhere are read or written.
+//! Files that are created here can be read only by their owner.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -1,4 +1,4 @@
-//! Checkpoints in an object store: what of the state directory of this machine is there, too, and who may change it.
+//! Checkpoints in an object store: which parts of the local state directory are stored there, too, and who may change them.
 //!
 //! ```text
 //!                 segments, as they are written              ┌ manifest, if there is none of its name
@@ -11,7 +11,7 @@
 //! * only the holder of the lease changes the head, and every change is conditional on the last: a holder that lost the lease without
 //!   noticing is refused at its next change, so it publishes nothing and commits nothing;
 //! * names of segments have the number of the run: nobody writes an object under a name of somebody else's;
-//! * of the directory nothing is believed but what the store names and checksums prove;
+//! * nothing in the directory is trusted but what the store names and checksums prove;
 //! * objects are deleted only after no checkpoint that the head lists refers to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,4 +1,4 @@
-//! Retention: removing what no checkpoint that is kept refers to.
+//! Retention: removes files that no retained checkpoint refers to.
 //!
 //! Order matters: first the manifests go, then their segments, so that a kill in between leaves files that nothing
 //! refers to and never a manifest without its files. (A crash of the machine may undo the removal of an old manifest

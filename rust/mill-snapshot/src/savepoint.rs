@@ -1,9 +1,9 @@
 //! Savepoints: copies of a checkpoint that belong to the user.
 //!
-//! A savepoint is a state directory of its own with one checkpoint in it: it needs nothing from elsewhere, nothing in it
-//! is ever removed by the engine, and it can be moved. Its manifest is published as the last thing, so that a savepoint
-//! that was cut short by a crash is seen to be none. One that fails leaves nothing: what was written is removed, and the
-//! directory too, unless it was there before.
+//! A savepoint is a state directory of its own with one checkpoint in it: it needs nothing from elsewhere, nothing in it is
+//! ever removed by the engine, and it can be moved. Its manifest is published as the last thing, so that a savepoint that
+//! was cut short by a crash is not taken for one. One that fails leaves nothing: its files are removed, and the directory
+//! too, unless it existed before.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,7 +9,7 @@
 //! * header and payload of a block that is used where it is mapped start at a multiple of 64; those of a short block (see
 //!   `block`), which is applied to another or says that something is gone, at a multiple of 8;
 //! * blocks tile the file without a gap, so that a length that is wrong cannot go unnoticed;
-//! * the `digest` over all block checksums stands in the manifest as well, so that a segment with the right name but of
+//! * the `digest` over all block checksums is in the manifest as well, so that a segment with the right name but of
 //!   another checkpoint is noticed.
 //!
 //! There is no index at the end: the headers are their own index, and recovery reads every byte anyway.

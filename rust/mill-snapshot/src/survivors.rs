@@ -1,6 +1,6 @@
 //! Which blocks of a chain of segments still count.
 //!
-//! Blocks are looked at from the newest to the oldest, and each is kept unless something newer settles it:
+//! Blocks are visited from the newest to the oldest, and each is kept unless a newer one supersedes it:
 //!
 //! | newer block | settles |
 //! | --- | --- |
@@ -8,8 +8,8 @@
 //! | `DropTable` of a namespace of a state by a task | older blocks of both in the key groups that task owned |
 //! | the operator's `since` | blocks of checkpoints before it: they are of a former operator of that name |
 //!
-//! What is kept is given oldest first: for every address at most one `Full` and then `Rows`. Marks of what was dropped
-//! have done their work and are left out, unless the chain does not begin at the beginning.
+//! The remaining blocks are returned oldest first: for every address at most one `Full` and then `Rows`. `Drop` blocks have
+//! taken effect and are left out, unless the chain does not begin at the beginning.
 //!
 //! A gigabyte of state has some sixty thousand blocks, and a job waits for this before its first record: so names become
 //! numbers first, and a block costs one look into a table of hashes.

@@ -1,4 +1,4 @@
-//! Checking a directory from end to end, for people.
+//! Checks a whole directory, for `millstream state verify`.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,8 +9,8 @@
 //! A large task gets a segment of its own, written by the thread that calls. Small tasks are laid out in memory and
 //! share one segment that `finish` writes: a sync costs about the same for 1 KB and for 1 MB, and a job has many tasks.
 //!
-//! What fails, fails this checkpoint alone: its files are removed, the next one uses new names, and has to be full,
-//! because nobody stored the changes that this one held.
+//! A failure affects this checkpoint alone: its files are removed, the next one uses new names, and has to be full, because
+//! the changes of this one are stored nowhere.
 
 use std::collections::BTreeMap;
 use std::fmt;

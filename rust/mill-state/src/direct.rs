@@ -1,4 +1,4 @@
-//! Rows of keys that are whole numbers near each other, found by the key itself.
+//! Rows of dense integer keys, in a direct-addressed array.
 //!
 //! ```text
 //!   key        1007            first key 1000, rows of 4 words
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Nothing is hashed and nothing searched for, so a look-up costs a third of one in a [`StateTable`](crate::StateTable). It
-//! fits where a frame's keys lie in a narrow range, as numbers do that are given one after the other. Such a table only
-//! combines records for a while: it is read and emptied as a whole, and no checkpoint holds it.
+//! fits where the keys of a frame are in a narrow range, as consecutively assigned numbers are. Such a table only combines
+//! records for a while: it is read and emptied as a whole, and no checkpoint holds it.
 //!
 //! Invariants: `memory` has `slots` whole rows after `begin`; it is not resized while a table lives, so rows do not move;
 //! rows outside of `used` are zero.

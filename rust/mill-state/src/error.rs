@@ -1,4 +1,4 @@
-//! What can go wrong with keyed state.
+//! The errors of keyed state.
 
 use std::fmt;
 

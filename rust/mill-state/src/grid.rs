@@ -1,4 +1,4 @@
-//! Rows for records that come and go at once, whose keys are whole numbers in narrow ranges.
+//! Rows for records that are aggregated and emitted at once, with dense integer keys.
 //!
 //! ```text
 //!   key (1007, window 12)      1000 … 1499 by window 10 … 13

@@ -1,7 +1,7 @@
-//! What a barrier takes from a table, and the blocks that the writer makes of it.
+//! The list that a table hands over at a barrier, and the blocks that the writer makes of it.
 //!
-//! Nothing here is done for a chunk at the barrier: the list of what changed is kept while the chunks change, and goes to
-//! the writer as it is.
+//! Nothing here is done for a chunk at the barrier: the list of changes is maintained while the chunks change, and is
+//! passed to the writer as it is.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! How a chunk lies in a checkpoint. Little-endian; every part starts at a multiple of 8.
+//! The layout of a chunk in a checkpoint. Little-endian; every part starts at a multiple of 8.
 //!
 //! ```text
 //!   the whole chunk                                     its changed rows
@@ -17,7 +17,7 @@
 //! ```
 //!
 //! A whole chunk has its rows at byte 64 of a block aligned to 64: they are used in place, as they are. Changed rows are
-//! applied to a whole chunk, whose layout is known: so they say little more than which rows they are. Their arena is
+//! applied to a whole chunk, whose layout is known: so they contain little more than which rows they are. Their arena is
 //! what was appended since the snapshot before.
 
 mod parse;

@@ -1,4 +1,4 @@
-//! What a row of a state table is made of.
+//! The layout of a row of a state table.
 //!
 //! ```text
 //!   word 0            1 .. 1+K        .. accumulators ..            .. words of further flags ..
@@ -14,7 +14,7 @@
 //!
 //! All words have 8 bytes, so that every field is aligned and a row of an integer key with a count and a sum is half a
 //! cache line. The hash's top seven bits are the key group, which the chunk knows; their place in the tag holds what
-//! every row must say anyway. What varies in length stands in cells beside the row.
+//! every row must say anyway. Values of variable length are in cells outside the row.
 
 use xxhash_rust::xxh3::Xxh3;
 

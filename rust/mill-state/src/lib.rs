@@ -8,18 +8,19 @@
 //!        └─► blocks (mill_frame::block), laid out on the writer's thread ─► restore, mapped and used in place
 //! ```
 //!
-//! An update touches one cache line: the tag (hash and flags), the key and its accumulators lie side by side. What
-//! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
-//! are shared, [`PaneTables`] for windows, [`DirectTable`] for keys that need no search,
-//! and [`GridTable`] for records that come and go at once.
+//! An update touches one cache line: the tag (hash and flags), the key and its accumulators are next to each other. Values
+//! of variable length are in cells outside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
+//! are shared, [`PaneTables`] for windows, [`DirectTable`] for keys that need no search, and [`GridTable`] for records that
+//! come and go at once.
 //!
 //! A [`StateBackend`] holds several states by name, and snapshots and restores them as one; today's operators keep their
 //! tables themselves.
 //! Two kinds of state are sorted: an [`OrderedTable`] by time, for timers and deadlines, and a [`MultiMap`] has several
 //! entries per key.
 //!
-//! `unsafe` stands in `chunk` and `pool` (the memory), `shared` (between table and writer), `probe` (searching it), `rows` (views for kernels), `bucket`,
-//! `direct`, `grid` and `table` (which hold the pointers); each names the invariants it stands on.
+//! `unsafe` is used only in `chunk` and `pool` (the memory), `shared` (between table and writer), `probe` (searching it),
+//! `rows` (views for kernels), `bucket`, `direct`, `grid` and `table` (which hold the pointers); each names the invariants
+//! that it relies on.
 
 mod backend;
 mod bucket;

@@ -1,4 +1,4 @@
-//! Output and checkpoints keep apart: whoever reads the one must not find files of the other.
+//! Output and checkpoints are kept apart: a reader of one must not find files of the other.
 
 use std::path::{Path, PathBuf, absolute};
 

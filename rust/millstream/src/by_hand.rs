@@ -1,4 +1,4 @@
-//! A job that somebody else drives: on the caller's thread, in an order drawn from a seed, until it is quiet.
+//! A job that is driven by its caller: on the caller's thread, in an order drawn from a seed, until it is quiet.
 //!
 //! ```text
 //!   open ──► run ──► Quiet ──push, move the clock──► run ──► … ──► Over

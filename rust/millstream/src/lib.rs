@@ -6,8 +6,8 @@
 //!        Job ── supervisor thread: open store ► recover ► run ► on failure: wait, and again
 //! ```
 //!
-//! This crate puts the layers together and owns what is true of a job as a whole: its options, its restarts, its
-//! report. It is usable from Rust alone.
+//! This crate puts the layers together and owns the properties of a whole job: its options, its restarts, its report. It
+//! can be used from Rust without Python.
 //!
 //! # Examples
 //! ```

@@ -1,4 +1,4 @@
-//! Looking into a state directory without running anything.
+//! Inspects a state directory without running anything.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

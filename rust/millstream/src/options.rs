@@ -1,4 +1,4 @@
-//! What a user can choose about a run.
+//! The options of a run that a user can set.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! Runs a job by hand: on the caller's thread, in an order drawn from a seed, for as many steps as are wanted.
 //!
-//! A job that is left before its end is left as a kill leaves it: nothing is closed, committed or cleaned up. The next
-//! call on the same state directory recovers from what lies there. The same holds if the process dies meanwhile, as
-//! `mill_fault` simulates it, or the machine does, as [`FaultDisk`] does.
+//! A job that is left before its end is left as a kill leaves it: nothing is closed, committed or cleaned up. The next call
+//! on the same state directory recovers from its contents. The same holds if the process dies meanwhile, as `mill_fault`
+//! simulates it, or the machine does, as [`FaultDisk`] does.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Keeps a job going: opens its state, runs it, and starts it again after a failure as its restart strategy says.
+//! Supervises a job: opens its state, runs it, and restarts it after a failure according to its restart strategy.
 //!
 //! ```text
 //!   launch ──► Running ──ended──► Finished
@@ -7,8 +7,8 @@
 //!     └─pause─ Restarting ──no attempts left──► Failed
 //! ```
 //!
-//! The store is opened anew for every attempt: its lock goes with the attempt, and what recovery finds is what a new
-//! process would find.
+//! The store is opened again for every attempt: its lock belongs to the attempt, and recovery finds the same state as a new
+//! process would.
 
 use std::collections::HashSet;
 use std::sync::Arc;
