@@ -1,4 +1,4 @@
-//! Hands results to the caller: what `collect`, `iter_batches` and `show` stand on.
+//! Hands results to the caller: the basis of `collect`, `iter_batches` and `show`.
 //!
 //! ```text
 //!   writers (one a task) ──► bounded queue of batches ──► CollectReceiver on the caller's thread
@@ -8,7 +8,7 @@
 //! queue is full. Dropping the receiver, or reaching the limit, finishes the writers. Records count as delivered when
 //! they enter the queue; a job that starts over after the caller has taken some is an error rather than duplicates.
 //!
-//! The caller sleeps until there is what it waits for: one batch for [`receive`](CollectReceiver::receive), the end for
+//! The caller sleeps until it has what it waits for: one batch for [`receive`](CollectReceiver::receive), the end for
 //! [`receive_all`](CollectReceiver::receive_all). Writers wake it then and not once a batch, and the last writer that
 //! goes wakes it in any case.
 

@@ -1,7 +1,7 @@
-//! Conditions that a source is told, looked at column by column.
+//! Conditions that are pushed down to a source, evaluated column by column.
 //!
 //! Order is the engine's: NaN is greater than all other numbers, -0.0 equals 0.0. The bounds of a block of values, as file
-//! formats store them, leave NaN out, so of floats an upper bound says nothing about what is greater.
+//! formats store them, leave NaN out, so the upper bound of a float column does not exclude greater values.
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Scalar};
 use arrow::buffer::BooleanBuffer;

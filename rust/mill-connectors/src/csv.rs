@@ -1,7 +1,7 @@
 //! CSV files, plain or compressed, with types inferred or given.
 //!
 //! ```text
-//!   bytes ─► tokens: records and fields, quotes minded ─► column by column into Arrow ─► rows with a bad field left out
+//!   bytes ─► tokens: records and fields, with quotes ─► column by column into Arrow ─► rows with a bad field left out
 //! ```
 //!
 //! The columns of a file are matched by the names in its header, so files may order them differently. An empty field is

@@ -14,7 +14,7 @@
 //!
 //! What holds:
 //!
-//! - A file under its final name is complete and is never written, replaced or removed by the job that made it.
+//! - A file under its final name is complete and is never written, replaced or removed by the job that created it.
 //! - Renaming is atomic, so of the hidden and the final file exactly one exists from pre-commit on. Both: another job's
 //!   output is in the way. None: somebody removed it. Either is an error, not a guess.
 //! - One job at a time commits into a directory: the committer holds a lock on it.

@@ -1,4 +1,4 @@
-//! Files as sources: which there are, how they are cut, read and recognised again.
+//! Files as sources: how they are found, split, read and recognised again.
 //!
 //! ```text
 //!   PathSpec ─► files ─► splits: a file each, or byte ranges of a large plain file
@@ -6,11 +6,11 @@
 //!   Content (plain, gzip, zstd) ─► ChunkReader (whole records of one range) ─► LineFormat ─► Read
 //! ```
 //!
-//! A position is the offset, in uncompressed bytes, of the first record not returned yet, together with what the file is known
-//! again by. Ranges begin and end at multiples of a size that follows from the file's; a record belongs to the range in which its
-//! first byte is. So neither the parallelism nor how the bytes came decides who reads what. What becomes of files that change
-//! is decided in three places: while nobody reads them in [`resume`], while they are followed in [`follow`] (one file) and
-//! [`followed`] (which files there are).
+//! A position is the offset, in uncompressed bytes, of the first record not returned yet, together with what the file is
+//! known again by. Ranges begin and end at multiples of a size that follows from the file's; a record belongs to the range
+//! in which its first byte is. So neither the parallelism nor the sizes of reads decide which task reads a record. Files
+//! that change are handled in three places: between two runs in [`resume`], while they are followed in [`follow`] (one
+//! file) and [`followed`] (the set of files).
 
 mod chunk;
 mod content;

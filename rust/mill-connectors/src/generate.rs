@@ -1,4 +1,4 @@
-//! Made records: the numbers 0, 1, 2, … as column `index`, from which expressions make the rest.
+//! Generated records: the numbers 0, 1, 2, … as column `index`, from which expressions compute the other columns.
 //!
 //! ```text
 //!   ordered     one split:   0 1 2 3 4 5 …
@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The number of splits and the blocks are fixed, so the same numbers come from the same split under any parallelism. A
-//! position is how many numbers the split has returned. A split says of what blocks it is, so that a run that continues from a
-//! checkpoint keeps to these, whether or not it has a rate. The rate counts from when the split was opened, by a monotonic clock.
+//! position is how many numbers the split has returned. A split records which blocks it has, so that a run that continues
+//! from a checkpoint keeps them, whether or not it has a rate. The rate counts from when the split was opened, by a
+//! monotonic clock.
 
 use std::fmt;
 use std::sync::Arc;

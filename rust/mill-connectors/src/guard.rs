@@ -1,9 +1,9 @@
-//! The edge to the libraries of Parquet and Arrow: what they report, and what they panic about, as errors that name the file.
+//! The boundary to the Parquet and Arrow libraries: their errors and panics become errors that name the file.
 //!
-//! They take some damages of a file for impossible and panic. Such a panic is a fact about the file, so it is
-//! caught here, around the smallest calls that look at bytes of the file, and becomes an error like any other. Nothing
-//! that a caught call was changing is used afterwards: metadata that could not be read is never stored, and a reader
-//! that panicked is dropped.
+//! They assume that some kinds of damage cannot happen, and panic. Such a panic is a fact about the file, so it is caught
+//! here, around the smallest calls that read bytes of the file, and becomes an error like any other. Nothing that a caught
+//! call was changing is used afterwards: metadata that could not be read is never stored, and a reader that panicked is
+//! dropped.
 
 use std::any::Any;
 use std::cell::Cell;

@@ -1,4 +1,5 @@
-//! Sinks that are no longer in a plan: what is pending of them is committed by a run that knows only what a checkpoint has kept.
+//! Sinks that are no longer in a plan: their pending output is committed by a run that knows only what a checkpoint has
+//! stored.
 //!
 //! ```text
 //!   sink ── handover() ──► note in the manifest ──► left_sink() ──► committer() ──► recover() with the handles of the checkpoint

@@ -4,10 +4,10 @@
 //!   bytes ─► scan: where the values of each line are ─► column by column into Arrow ─► records with a bad value left out
 //! ```
 //!
-//! A value is its column's to the last digit, or its record is malformed: numbers are read from their source and neither
-//! cut nor rounded (but decimals into floats), and a column of text takes any value as its source. A column without a key
-//! is null. A key that a given schema does not have is skipped; one that inferred columns do not have is an error, as
-//! is a key that an object has twice.
+//! A value fits its column exactly, or its record is malformed: numbers are read from their source and neither cut nor
+//! rounded (except decimals into floats), and a column of text takes any value as its source. A column without a key is
+//! null. A key that a given schema does not have is skipped; one that inferred columns do not have is an error, as is a key
+//! that an object has twice.
 
 mod format;
 mod infer;

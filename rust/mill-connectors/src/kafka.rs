@@ -10,8 +10,8 @@
 //!              their files
 //! ```
 //!
-//! No group protocol takes part: who reads a partition is the runtime's to say, and positions are in the checkpoint. What makes
-//! the sink exact is argued in `docs/design/050`.
+//! The group protocol is not used: the runtime decides which task reads a partition, and positions are in the checkpoint.
+//! `docs/design/050` proves that the sink is exact.
 
 mod avro;
 mod client;

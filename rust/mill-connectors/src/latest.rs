@@ -1,4 +1,4 @@
-//! An updating stream as a table: of each key the row that came last, without the keys that were withdrawn.
+//! An updating stream as a table: the latest row of each key, without the keys that were withdrawn.
 
 use std::collections::HashMap;
 

@@ -5,8 +5,8 @@
 //!              └──── a kill removes what no checkpoint names ────┘
 //! ```
 //!
-//! It outlives the runs of a job, as a database would, and keeps rows in the order in which they were written. A sink that is
-//! *immediate* has no such states: rows are committed as they come, and come again after a restart.
+//! It outlives the runs of a job, as a database would, and keeps rows in the order in which they were written. A sink that
+//! is *immediate* has no such states: rows are committed as they arrive, and are emitted again after a restart.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! Locks that go with the process: on a directory, or on a file of their own.
 //!
-//! The kernel releases a lock when the last descriptor of it is closed. A process that was forked from this one has
-//! such a descriptor, too, so closing ours would not do: a lock is taken back by name when it is dropped, whoever else
+//! The kernel releases a lock when the last descriptor of it is closed. A process that was forked from this one has such a
+//! descriptor, too, so closing ours would not be enough: a lock is released explicitly when it is dropped, whoever else
 //! still has the file open.
 
 use std::fs::{File, OpenOptions, TryLockError};

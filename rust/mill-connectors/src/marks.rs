@@ -1,10 +1,10 @@
-//! Where bytes of interest are: a bit for each byte of a piece that equals one of two.
+//! The places of bytes of interest: a bit for each byte of a piece that equals one of two.
 //!
 //! Records and fields are short, so that a search from each line end or delimiter to the next one begins more often than
 //! it runs. Here all of a piece are found first, sixty-four bytes a word, and then taken bit by bit.
 //!
-//! The only unsafe code are loads of 32 bytes from arrays of 64, and the call of what was compiled for AVX2, which is made
-//! only where the processor was asked for it.
+//! The only unsafe code is loads of 32 bytes from arrays of 64, and the call of the AVX2 version, which is made only if the
+//! processor supports it.
 
 /// A piece has at most so many bytes, a word for each 64 of them.
 pub(crate) const PIECE_BYTES: usize = 4096;

@@ -3,7 +3,7 @@
 //! ```text
 //!   s3://bucket/key ─► Place ─► Bucket (a client, by the options of mill.storage() and the environment)
 //!                                 │ list, look, get, upload: on one runtime of its own; callers wait
-//!   readers   Object   what was fetched lies in a file without a name; each request asks for one version only
+//!   readers   Object   fetched data is in an unnamed file; each request asks for one version only
 //!   sinks     Upload   parts, put before the checkpoint, completed after it
 //! ```
 //!

@@ -1,6 +1,6 @@
 //! Columns of Python objects, which stay in the process and its state directories: files and databases have none.
 //!
-//! Objects are pickled bytes, and unpickling runs what the bytes ask for. So no reader takes bytes of a file for objects, and
+//! Objects are pickled bytes, and unpickling can run any code. So no reader takes bytes of a file for objects, and
 //! no writer leaves objects where a reader might.
 
 use arrow::datatypes::{DataType, Schema};

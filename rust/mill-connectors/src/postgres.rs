@@ -13,9 +13,9 @@
 //!   look up    one query for the keys of a frame
 //! ```
 //!
-//! The protocol is the client's (`postgres`), but for replication (`wire.rs`, `pgoutput.rs`); values in their binary form are made and
-//! read here, a column at a time. What makes the sink exact is argued in `docs/design/058`, and what makes changes exact in
-//! `docs/design/063`.
+//! The protocol is the client's (`postgres`), but for replication (`wire.rs`, `pgoutput.rs`); values in their binary form
+//! are made and read here, a column at a time. `docs/design/058` proves that the sink is exact, and `docs/design/063` that
+//! changes are.
 
 mod acknowledge;
 mod address;

@@ -1,4 +1,4 @@
-//! What every source must keep, in one check: reopened at any position, a reader returns exactly the rest.
+//! The contract of every source, in one check: reopened at any position, a reader returns exactly the rest.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Which updating streams a sink takes. The plan adds which sink it is, and how to make another stream of one that it refuses.
+//! Which updating streams a sink accepts. The plan adds the name of the sink, and how to convert a stream that it refuses.
 
 use mill_protocol::{Error, Result};
 

@@ -1,4 +1,4 @@
-//! What can go wrong with frames.
+//! The errors of frames.
 
 use std::error::Error;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Work on all cores, in a process that may have been forked.
 //!
-//! A pool of threads does not survive a fork: the child has the memory of it and none of its threads, and whoever hands it
-//! work there waits forever. So there is one pool a process, made when it is first wanted, and a child makes its own.
+//! A pool of threads does not survive a fork: the child has its memory and none of its threads, and code that submits work
+//! to it there waits forever. So there is one pool a process, made when it is first wanted, and a child makes its own.
 
 use std::sync::Arc;
 

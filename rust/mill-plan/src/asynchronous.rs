@@ -1,4 +1,5 @@
-//! A user's asynchronous function, as the engine sees it: many records are with it at a time, and results come when they come.
+//! A user's asynchronous function, as the engine sees it: many records are in flight at a time, and results arrive in any
+//! order.
 //!
 //! ```text
 //!   AsyncFunction ──open──► AsyncTask, one for each parallel instance

@@ -1,7 +1,7 @@
 //! User code as the engine sees it: batches in, batches out.
 //!
-//! The engine knows nothing of Python or any other language a function is written in. Whoever binds a language puts its
-//! functions behind these traits; a function that works record by record loops inside its own [`BatchFunction::call`].
+//! The engine knows nothing of Python or any other language a function is written in. A language binding implements these
+//! traits for its functions; a function that works record by record loops inside its own [`BatchFunction::call`].
 
 use std::fmt::Debug;
 

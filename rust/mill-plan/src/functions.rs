@@ -4,8 +4,8 @@
 //! types of its arguments and turned into a kernel. Kernels are Arrow's or DataFusion's where these do what Polars does,
 //! and small loops of our own where they don't.
 //!
-//! The arguments stand in the order of Polars' parameters, options after them as constants; those in brackets may be left
-//! out. What is not listed takes the column alone.
+//! The arguments are in the order of Polars' parameters, options after them as constants; those in brackets may be left
+//! out. Functions that are not listed take only the column.
 //!
 //! | function | arguments after the column |
 //! | --- | --- |

@@ -1,8 +1,8 @@
-//! What a stage that joins two streams does, as the operators read it.
+//! The description of a stage that joins two streams, as the operators read it.
 //!
 //! Every kind of join has the same parts: which columns of each input are its key, which columns of which side make up the
-//! result, and for which records without a partner there is a row all the same. Only which records of one key are
-//! partners, and how long each side keeps its own, is of the kind.
+//! result, and for which records without a partner there is a row all the same. The kinds differ only in which records of
+//! one key are partners, and how long each side keeps its own.
 
 use std::fmt;
 

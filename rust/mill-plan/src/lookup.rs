@@ -1,4 +1,4 @@
-//! What a stage that looks rows of one input up for those of another one does, as the operators read it.
+//! The description of a stage that looks up rows of one input for rows of another, as the operators read it.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a checkpoint remembers of a plan, so that a later run can tell what has changed.
+//! The outline of a plan that a checkpoint stores, so that a later run can report what has changed.
 //!
 //! ```text
 //!   former   read_csv ── filter: col("x") > 1 ────────────────── agg       filter: predicate was col("x") > 1, is col("x") > 2
@@ -10,7 +10,7 @@
 //! A sink with another name is another sink, whatever it writes: its name is what its target knows it by.
 //! Of a function only its name and the columns that it returns are known: a body that was edited is no change here.
 //!
-//! Columns are told where they come to be other ones, at a source or a function, and not again at each step that they pass.
+//! Changed columns are reported where they first differ, at a source or a function, and not again at each later step.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

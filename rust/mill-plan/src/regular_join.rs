@@ -1,7 +1,7 @@
-//! What a stage does that joins all rows of two inputs by key, as the operators read it.
+//! The description of a stage that joins all rows of two inputs by key, as the operators read it.
 //!
-//! Neither time nor a window says which rows are partners: all rows of one key are. Rows may change and go, and the result
-//! changes with them.
+//! Neither time nor a window says which rows are partners: all rows of one key are. Rows may be changed and removed, and
+//! the result changes with them.
 
 use std::fmt;
 

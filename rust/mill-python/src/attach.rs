@@ -10,7 +10,7 @@
 //!   end of thread   level 1 ──Ensure──► level 2 ──Release──Release──► no state
 //! ```
 //!
-//! Invariant: the level a [`Kept`] stands for is taken only where the thread had no state, and is given back once, by the
+//! Invariant: the level a [`Kept`] stands for is taken only where the thread had no state, and is released once, by the
 //! same thread, while it is attached.
 //!
 //! # When the interpreter ends

@@ -1,4 +1,4 @@
-//! Expressions as Python holds them: a thin face of [`mill_plan::Expr`].
+//! Expressions for Python: a thin wrapper of [`mill_plan::Expr`].
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Faults that tests of jobs command: of the process, and of a disk in memory.
+//! Faults that tests of jobs inject: into the process, and into a disk in memory.
 
 use std::collections::BTreeMap;
 

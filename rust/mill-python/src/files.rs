@@ -1,4 +1,4 @@
-//! Files and databases: the readers and writers of `mill-connectors` with what Python says of them.
+//! Files and databases: the readers and writers of `mill-connectors` with the options from Python.
 
 use std::sync::Arc;
 

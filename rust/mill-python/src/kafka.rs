@@ -1,6 +1,7 @@
-//! Apache Kafka: topics as sources and sinks, with what Python says of them.
+//! Apache Kafka: topics as sources and sinks, with the options from Python.
 //!
-//! A build without Kafka has the two functions all the same, so that the package is one; they say what is missing.
+//! A build without Kafka also has the two functions, so that the package is the same; they raise an error that says what is
+//! missing.
 
 use pyo3::prelude::*;
 

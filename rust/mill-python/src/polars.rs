@@ -1,4 +1,4 @@
-//! What Polars takes otherwise than it is: checked before a table is handed over.
+//! Values that Polars would change: checked before a table is handed over.
 //!
 //! Polars counts times and durations in milliseconds at most, and converts seconds without a look at overflow. It has
 //! decimals of 38 digits with a scale from zero, and zones with a name.

@@ -1,6 +1,7 @@
-//! PostgreSQL: tables as sources and sinks, and to look rows up in, with what Python says of them.
+//! PostgreSQL: tables as sources, sinks and lookups, with the options from Python.
 //!
-//! A build without PostgreSQL has the functions all the same, so that the package is one; they say what is missing.
+//! A build without PostgreSQL also has the functions, so that the package is the same; they raise an error that says what
+//! is missing.
 
 use pyo3::prelude::*;
 use pyo3_arrow::PyRecordBatch;

@@ -1,6 +1,6 @@
-//! Streams as Python holds them: thin faces of [`mill_plan::Stream`], one call a step.
+//! Streams for Python: thin wrappers of [`mill_plan::Stream`], one call per step.
 //!
-//! Whatever is wrong with a step is an exception of the very call that adds it, so it points at the user's line.
+//! An error in a step is an exception of the call that adds it, so it points at the user's line.
 
 use std::sync::Arc;
 

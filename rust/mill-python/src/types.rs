@@ -1,4 +1,4 @@
-//! Types and schemas as Python sees them: thin faces of Arrow fields.
+//! Types and schemas for Python: thin wrappers of Arrow fields.
 //!
 //! A type is kept as a field without a name, because `object` is not an Arrow type but a binary column with a mark in
 //! its metadata.

@@ -1,6 +1,6 @@
 //! Whether a CSV file may be cut at any line end, to be read in ranges.
 //!
-//! It may where every line end ends a record, that is where no quoted field goes on in the next line. That is a property
+//! It may if every line end ends a record, that is, if no quoted field continues in the next line. That is a property
 //! of each line by itself: if each one, taken to begin outside of quotes, is well-formed and ends outside of quotes, then
 //! each one does begin outside of quotes. So the parts of a large file are looked through by several threads. Of a file
 //! without quotes that is a search for one byte.

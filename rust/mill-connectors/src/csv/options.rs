@@ -1,4 +1,4 @@
-//! What the options of CSV mean together.
+//! The combined meaning of the CSV options.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

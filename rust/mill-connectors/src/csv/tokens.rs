@@ -1,6 +1,6 @@
 //! Cuts CSV into records and fields, without interpreting them.
 //!
-//! Two loops give the same fields: one for bytes without any quote, which only looks for delimiters and line ends, and
+//! Two loops produce the same fields: one for bytes without any quote, which only looks for delimiters and line ends, and
 //! one for quoted records and comments. Fields of columns that nobody reads are counted, and not kept. A field is a pair of
 //! offsets; a quoted field keeps its quotes out of the range and is marked, so that it is unescaped only where it is used.
 

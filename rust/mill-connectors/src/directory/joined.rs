@@ -8,11 +8,11 @@
 //!                     the parts removed, then .complete, then the directory
 //! ```
 //!
-//! So the file is not there before the end of the input, and then it is complete. What there is of the parts says how far a
-//! run has come ([`Parts`]): `.form` until the parts have been joined, so that joining is begun anew after a crash; `.complete`
-//! from then on, where `joined` is there until the file has got its name, which happens once. Neither: the file was made, and
-//! is not touched again. Whether it was made by the checkpoint that is restored, or by a later one, the checkpoint knows: it has
-//! the handle of the last part, or the receipt that every later one has.
+//! So the file does not exist before the end of the input, and then it is complete. The existing parts show how far a run
+//! has come ([`Parts`]): `.form` until the parts have been joined, so that joining is repeated after a crash; `.complete`
+//! from then on, where `joined` exists until the file has got its name, which happens once. Neither: the file was made, and
+//! is not touched again. Whether it was made by the checkpoint that is restored, or by a later one, the checkpoint knows:
+//! it has the handle of the last part, or the receipt that every later one has.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

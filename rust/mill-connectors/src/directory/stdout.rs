@@ -1,7 +1,7 @@
-//! Standard output: rows go out as they come, each batch as soon as it is written.
+//! Standard output: rows are written as they arrive, each batch at once.
 //!
-//! Whoever reads them may have enough at any time, as `head` does. Then the write fails with `EPIPE`, and the sink needs no
-//! further input: the job ends as at a limit. What has gone out cannot be taken back, so a job that continues after a failure
+//! The reader of the output may stop at any time, as `head` does. Then the write fails with `EPIPE`, and the sink needs no
+//! further input: the job ends as at a limit. Written output cannot be taken back, so a job that continues after a failure
 //! writes some rows again.
 
 use std::fmt;

@@ -1,11 +1,11 @@
 //! Files of a prefix in an object store, exactly once.
 //!
 //! ```text
-//!   write        a file without a name, in the directory for temporary files
-//!   pre-commit   its bytes become the parts of an upload; key, upload and tags of the parts go into the checkpoint
-//!   commit       the upload is completed: now there is an object part-<epoch>-<task>-<run>.csv
-//!   recover      what the checkpoint names is completed, every other upload of this sink is given up
-//!   notes        <state directory>/objects/<sink>-<run>.uploads: a JSON of key and upload a line, synced before its first part
+//!   write        a file without a name, in the directory for temporary files pre-commit   its bytes become the parts of an
+//!   upload; key, upload and tags of the parts go into the checkpoint commit       the upload is completed: now there is an
+//!   object part-<epoch>-<task>-<run>.csv recover      what the checkpoint names is completed, every other upload of this
+//!   sink is aborted notes        <state directory>/objects/<sink>-<run>.uploads: a JSON of key and upload a line, synced
+//!   before its first part
 //! ```
 //!
 //! What holds:
@@ -14,8 +14,8 @@
 //!   to it: an object of that key and size is the one that was to be committed.
 //! - A commit whose answer is lost, or that is repeated after a crash, finds the upload or the object. If neither is there, somebody
 //!   has removed it, which is an error.
-//! - A run that fails or is cancelled gives up its uploads at its end, as far as the store answers within a second.
-//! - Only uploads in the notes of this sink are given up, never others that are pending in the bucket. An upload that began
+//! - A run that fails or is cancelled aborts its uploads at its end, as far as the store responds within a second.
+//! - Only uploads in the notes of this sink are aborted, never others that are pending in the bucket. An upload that began
 //!   when the process died before it was noted has no parts, and is left to the bucket's own rules.
 
 use std::collections::{BTreeSet, HashMap};

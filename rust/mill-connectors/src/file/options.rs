@@ -1,4 +1,4 @@
-//! What all readers of files can be told.
+//! The options of all readers of files.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

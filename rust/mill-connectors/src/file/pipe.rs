@@ -1,4 +1,4 @@
-//! Standard input: bytes that come once, as they come.
+//! Standard input: bytes that can be read once, as they arrive.
 //!
 //! ```text
 //!   fd 0 ──look──► held: what the reader has looked at for the columns, while the plan is declared
@@ -7,8 +7,8 @@
 //!                  PipeReader: held bytes, then what poll() says is there ──► LineFormat ──► Read
 //! ```
 //!
-//! What has been looked at is kept for the job that reads it, whichever stream that is of. Nobody is waited for longer than
-//! [`POLL_MILLIS`], so a job ends when it is told to. What was read cannot be read again: a position says nothing.
+//! What has been looked at is kept for the job that reads it, whichever stream that is of. No wait is longer than
+//! [`POLL_MILLIS`], so a job ends when it is stopped. What was read cannot be read again, so a position has no meaning.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};

@@ -5,9 +5,9 @@
 //!   with a registry       0, number (4 bytes), the record         written with the schema of this number
 //! ```
 //!
-//! A schema decides the columns of the stream. Values that were written with another one become records of it by the rules of Avro
-//! (fields by name, defaults, wider numbers). What becomes of bytes is `arrow-avro`'s to say; what of it is a column here, and which
-//! message is none, is said here.
+//! A schema decides the columns of the stream. Values that were written with another one become records of it by the rules
+//! of Avro (fields by name, defaults, wider numbers). `arrow-avro` decodes the bytes; this module decides which columns
+//! they become, and which messages are invalid.
 
 mod read;
 mod write;

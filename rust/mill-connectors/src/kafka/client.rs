@@ -1,4 +1,4 @@
-//! What is asked of a cluster beside messages: which topics and partitions there are, and which offsets they have.
+//! Queries to a cluster other than messages: which topics and partitions exist, and which offsets they have.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};

@@ -1,7 +1,8 @@
 //! Commits the positions of completed checkpoints to a consumer group, for tools that measure how far behind a consumer is.
 //!
-//! The engine never reads them but for `start="committed"`, in a job without a checkpoint. A thread commits them: whoever completes
-//! checkpoints does not wait for the cluster. What it has not sent when the next checkpoint completes, it leaves out.
+//! The engine never reads them but for `start="committed"`, in a job without a checkpoint. A thread commits them, so that
+//! completing a checkpoint does not wait for the cluster. Positions that it has not sent when the next checkpoint completes
+//! are skipped.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! What a topic takes, known before a message is kept for its epoch: one that can never be sent would hold up the job forever,
-//! since its checkpoint names it.
+//! The limits of a topic, known before a message is stored for its epoch: one that can never be sent would hold up the job
+//! forever, since its checkpoint names it.
 //!
-//! A record whose message does not fit is rejected, as one that an operator cannot process: `on_error` decides what becomes of it.
+//! A record whose message does not fit is rejected, as one that an operator cannot process: `on_error` decides how it is
+//! handled.
 
 use std::future::Future;
 use std::pin::pin;

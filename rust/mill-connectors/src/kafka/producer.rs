@@ -1,6 +1,6 @@
-//! Sends messages: a client whose events somebody has to take, and what they tell.
+//! Sends messages: a client whose events have to be polled, and the results that they report.
 //!
-//! Nobody waits without an end: for room and for deliveries only as long as some come, and no longer than the job runs.
+//! No wait is unbounded: for room and for deliveries only as long as some come, and no longer than the job runs.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

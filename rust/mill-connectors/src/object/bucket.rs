@@ -1,4 +1,4 @@
-//! A bucket of a store, asked from threads that wait.
+//! A bucket of a store, queried from threads that block.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What `mill.storage()` has been told: options of clients, for all stores or for those below a URL.
+//! The options that `mill.storage()` has set for clients, for all stores or for those below a URL.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

@@ -1,13 +1,13 @@
-//! An object as a file: what has been fetched of it lies in a file without a name.
+//! An object as a file: its fetched data is in an unnamed file.
 //!
 //! ```text
 //!   object   [ block ][ block ][ block ] …      256 KiB each
 //!   spool      there    there     hole          a sparse file in the system's directory for temporary files
 //! ```
 //!
-//! A read of bytes that are not there fetches their blocks, in one request for a run of them, and the more of them at once the farther
-//! the reader has come from block to block. Every request asks for the one version that was there when the object was opened; an answer
-//! of another version is an error. The spool goes with the reader.
+//! A read of missing bytes fetches their blocks, in one request for a run of them, and more of them at once the longer the
+//! reader has read sequentially. Every request asks for the version that existed when the object was opened; an answer of
+//! another version is an error. The spool goes with the reader.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};

@@ -1,4 +1,4 @@
-//! What some writers are known to put into a footer wrong, put right.
+//! Repairs known faults that some writers leave in a footer.
 //!
 //! Other readers of Parquet know these faults and read such files; the library takes the footer by its word and would end
 //! early or begin at the wrong byte. Only numbers that the rest of the footer proves wrong are changed:

@@ -1,4 +1,4 @@
-//! What conditions say about a Parquet file: row groups and pages that no wanted row is in, and a filter for the rows of the
+//! Applies conditions to a Parquet file: skips row groups and pages without a wanted row, and filters the rows of the
 //! others.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Tells the server which of its log is not needed any more: what a completed checkpoint has read.
+//! Confirms to the server which part of its log is no longer needed: the part that a completed checkpoint has read.
 //!
 //! The reader tells it in the stream of changes. What it has not told by the end of the job, since the last checkpoint comes after the
 //! last change, is told here. If that does not arrive, the server keeps a little more of its log until the next run.

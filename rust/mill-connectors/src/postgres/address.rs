@@ -1,4 +1,4 @@
-//! How a server is reached: the URL, TLS, and what is shown of either.
+//! How a server is reached: the URL, TLS, and what messages may show of either.
 //!
 //! A password is in the configuration of the client and nowhere else: what is shown is put together from host, port, user and
 //! database, and what the client or the server says is looked through for the password before anybody sees it.

@@ -5,8 +5,7 @@
 //!   array   dimensions i32 | has nulls i32 | type of elements u32 | elements i32 | lower bound i32 | each as a value
 //! ```
 //!
-//! Types were compared before the first record ([`super::form`]); what a single value can still have wrong is said in words that
-//! name the column and the value.
+//! Types were compared before the first record ([`super::form`]); errors of a single value name the column and the value.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal256Array, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,

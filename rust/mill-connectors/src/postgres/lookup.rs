@@ -1,4 +1,4 @@
-//! A table that is asked for the rows of keys: what `enrich` takes.
+//! A lookup table for `enrich`: it is queried for the rows of keys.
 //!
 //! ```sql
 //!   SELECT a.n, t.… FROM unnest($1::bigint[], …) WITH ORDINALITY AS a (k0, …, n) JOIN "table" AS t ON t."key" = a.k0

@@ -1,4 +1,4 @@
-//! What a database notes of the epochs that are in one of its tables.
+//! The notes in a database about the epochs that are in one of its tables.
 //!
 //! ```sql
 //!   CREATE TABLE _millstream_epochs (job text, sink text, "table" text, run text, epoch bigint, taken bigint, PRIMARY KEY (job, sink, "table", run))
@@ -11,8 +11,8 @@
 //! All of it is read and written under a lock of the transaction. So a transaction whose answer was lost has come to its end, one
 //! way or the other, before anybody reads here whether it was applied.
 //!
-//! The receipt of a checkpoint is `<run>:<epoch>`: a row that the database must have. One that lacks it was lost, or put back from
-//! a copy that is older than the checkpoint.
+//! The receipt of a checkpoint is `<run>:<epoch>`: a row that the database must have. One that lacks it was lost, or
+//! restored from a backup that is older than the checkpoint.
 
 use ::postgres::{Client, GenericClient, Transaction};
 use mill_protocol::{Epoch, Error, Run};
