@@ -40,7 +40,7 @@ class Policy:
     backoff_max_us: int
 
     async def call(self, function: Callable[[Any], Awaitable[Any]], given: Any) -> Any:
-        """Call a function until it has a result, tries are used up, or time is."""
+        """Call a function until it has a result, or its attempts or its time are used up."""
         if self.timeout_us is None:
             return await self._tries(function, given, None, [])
         seconds = self.timeout_us / 1e6
@@ -302,8 +302,8 @@ class _Exit(Exception):
 def outcomes(call: Callable[[Any], Awaitable[Any]], given: Sequence[Any], capacity: int) -> Iterator[tuple[Any, Exception | None]]:
     """Call a function for each of these, so many at a time; go through results and exceptions, in order.
 
-    What the function raises that is no ``Exception``, such as a ``SystemExit``, is raised here, and what else is in flight is
-    given up.
+    If the function raises something else than an ``Exception``, such as a ``SystemExit``, it is raised here, and the other
+    calls in flight are abandoned.
     """
 
     is_given_up = False

@@ -1,4 +1,4 @@
-"""What happens when ``close()`` of an object of the user's raises."""
+"""Calls of ``close()`` of user objects, whose exceptions are logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Completion of the command line in a shell: scripts made of what the parser knows."""
+"""Completion of the command line in a shell: scripts generated from the parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole numbers that users give: how many rows, tasks, checkpoints."""
+"""Checks of whole numbers from users: how many rows, tasks, checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def count(value: Any, what: str, least: int = 0, most: int = COUNT_MAX) -> int:
     Parameters
     ----------
     value
-        What the user gave.
+        The argument.
     what
         The start of the message, such as ``"limit() takes a number of rows"``.
     least, most

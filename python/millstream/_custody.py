@@ -1,4 +1,4 @@
-"""What a target shows of a job's output, told by marks that are written together with the output.
+"""Which output of a job a target has, known from marks that are written together with the output.
 
 A sink that writes an epoch and a mark of it in one transaction can ask the target after a crash whether it has the epoch. This module
 decides what the answer means.
@@ -6,7 +6,7 @@ decides what the answer means.
 A *run* is one start of a job, or one restart. It has a random name, so epochs of two runs are never mistaken for each other, even where both have
 the same number. A mark is a run and an epoch. The target keeps for each run the newest epoch that it shows::
 
-    shown(run)   the newest epoch of the run; None: nothing of it; CLOSED: another run has gone on from it
+    shown(run)   the newest epoch of the run; None: nothing of it; CLOSED: another run has continued from it
 
 The handle of an epoch, which the checkpoint keeps, has the mark of the epoch and the newest mark that was known to be shown when it was made. A
 run that continues from a checkpoint closes the run before it with its first commit. So there is at most one run that can commit, and:
@@ -14,13 +14,13 @@ run that continues from a checkpoint closes the run before it with its first com
 ==========================  =========================================================================================
 shown(own run)              what it means for the handle of epoch *e*
 ==========================  =========================================================================================
-e                           the epoch is there: nothing to do
-less than e, or nothing     the epoch is not there: commit it, provided that the target still shows the known mark
-more than e                 a later epoch is there, which the restored checkpoint does not know: it would come again
-closed                      another run has gone on from here: this one must not write any more
+e                           the target has the epoch: nothing to do
+less than e, or nothing     the target lacks the epoch: commit it, provided that the target still shows the known mark
+more than e                 a later epoch, unknown to the restored checkpoint, was committed: it would be repeated
+closed                      another run has continued from here: this one must not write any more
 ==========================  =========================================================================================
 
-A target that lacks the known mark was lost, or put back from an older copy.
+A target that lacks the known mark was lost, or restored from an older backup.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Custody:
         self._known = (mark.run, mark.epoch)
 
     def restored(self, mark: Mark, shown: Shown) -> None:
-        """Go on from the newest handle of a checkpoint, all of whose handles were committed."""
+        """Continue from the newest handle of a checkpoint, all of whose handles were committed."""
         epoch = shown(mark.run)
         self._known = mark.known if epoch is None else (mark.run, epoch)
 

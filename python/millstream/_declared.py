@@ -54,7 +54,7 @@ _recorder: Recorder | None = None
 
 
 def recorder() -> Recorder | None:
-    """Return what takes the place of running, if nothing is to run."""
+    """Return the stand-in for running a job, if nothing is to run."""
     return _recorder
 
 

@@ -1,4 +1,4 @@
-"""The one door to the compiled module: no other module imports it."""
+"""The only module that imports the compiled module."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ _OF_PACKAGE = {
 
 
 def no_attribute(owner: object, name: str) -> AttributeError:
-    """Return the error for a name that is not there, with what to write where that is known.
+    """Return the error for a name that does not exist, with the equivalent to write where that is known.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What still runs when the interpreter ends: jobs are cancelled before it goes, as their threads cannot outlive it."""
+"""Jobs that still run when the interpreter ends: they are cancelled before, because their threads cannot outlive it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Endable(Protocol):
         """Ask it to end; returns at once."""
 
     def ends(self, seconds_max: float) -> bool:
-        """Wait until its threads are gone, unless it was let go; give whether there is nothing to wait for."""
+        """Wait until its threads are gone, unless it was let go; return whether there is nothing left to wait for."""
 
     def let_go(self) -> None:
         """Wait for it no more."""
@@ -52,7 +52,7 @@ _said: set[int] = set()
 
 
 def hold(job: Endable) -> None:
-    """See to it that a job is cancelled before the interpreter ends; it is not kept alive by this."""
+    """Register a job to be cancelled before the interpreter ends; this does not keep it alive."""
     _held.add(job)
 
 

@@ -48,7 +48,7 @@ def lookup_postgres(
     cache, ttl, batch_rows
         As for :func:`lookup`.
     timeout
-        How long a query may take, and how long it is repeated while the server is away; after that the job fails, whatever
+        How long a query may take, and how long it is repeated while the server is unavailable; after that the job fails, whatever
         ``on_error`` is.
 
     Returns
@@ -66,7 +66,7 @@ def lookup_postgres(
         When there is no such database or table, or it cannot be read. While the job runs, this fails the job whatever
         ``on_error`` is.
     DataError
-        When the job runs and a value has no form in its column, or several rows have the key: an error of the records with this
+        When the job runs and a value does not fit its column exactly, or several rows have the key: an error of the records with this
         key, and of no others. The message names table, column and key.
 
     Notes

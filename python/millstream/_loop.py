@@ -74,7 +74,7 @@ class Loop:
             raise
 
     def end(self) -> None:
-        """Give up what still runs, and end the thread, if it reacts to that."""
+        """Cancel the calls that still run, and end the thread, if it reacts to that."""
         self._is_over = True
         self.call(self._loop.stop)
         self._thread.join(2 * CLOSING_SECONDS_MAX)

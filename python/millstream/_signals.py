@@ -1,4 +1,4 @@
-"""What SIGTERM does while a script waits for a job."""
+"""The handling of SIGTERM while a script waits for a job."""
 
 from __future__ import annotations
 

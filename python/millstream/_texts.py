@@ -16,7 +16,7 @@ def text(value: Any, place: str, example: str = "x") -> str:
     Parameters
     ----------
     value
-        What the user gave.
+        The argument.
     place
         The argument, such as ``"to_changelog(op=…)"``.
     example

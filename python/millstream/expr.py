@@ -58,7 +58,7 @@ def column_name(value: object, method: str) -> str:
     Parameters
     ----------
     value
-        What the user gave.
+        The argument.
     method
         The method, for the message.
 
@@ -84,7 +84,7 @@ def plain_column(value: object, place: str) -> str:
     Parameters
     ----------
     value
-        What the user gave.
+        The argument.
     place
         The argument, for the message.
 

@@ -416,7 +416,7 @@ def _replaced(directory: str) -> list[Job]:
 
 
 def _check_replaces(former: list[Job], sinks: list[Any], options: dict[str, Any]) -> None:
-    """Raise, while the former job runs, what would keep the new one from going on from its checkpoint."""
+    """Raise, while the former job runs, the error that would keep the new one from continuing from its checkpoint."""
     if former and not _engine.check_start(sinks, options) and not options["restart_over"] and options["mode"] != "none":
         # Its first one is not due yet, and what is to be compared with the new plan is in it.
         for job in former:

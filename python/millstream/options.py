@@ -37,15 +37,15 @@ class Checkpoint:
     retain
         How many checkpoints are kept, at least 1.
     restore_from
-        A savepoint, or the state directory of another job, to start from if ``path`` holds nothing yet.
+        A savepoint, or the state directory of another job, to start from if ``path`` has no checkpoint yet.
     allow_new
         The steps with state that may be new, although there is a checkpoint: a list of their names, or True for all. They start
         empty; a source is read from its beginning. A new aggregate of a step is named ``"step.column"``.
     drop
-        The names of the steps that are gone and whose state is dropped, and of aggregates as ``"step.column"``. A step that is in
+        The names of removed steps whose state is dropped, and of aggregates as ``"step.column"``. A step that is in
         ``drop`` and in ``allow_new`` loses its former state and starts empty.
     restart
-        Whether to start over: what ``path`` holds of former runs is removed, once all sinks have started. Earlier output is
+        Whether to start over: the checkpoints of earlier runs in ``path`` are removed, once all sinks have started. Earlier output is
         handled by ``on_existing`` of each sink; ``write_sqlite`` adds to the rows of its table. Do not leave this set in a
         script that should resume.
 
@@ -64,8 +64,8 @@ class Checkpoint:
     error.
 
     Trust a state directory or a savepoint as you trust code. Columns and states of type ``object``, states of an
-    :class:`Aggregate` of yours, and attributes of a :class:`WatermarkGenerator` are pickled, and unpickling runs what the
-    bytes ask for. ``millstream state verify --no-objects`` reports whether a directory holds any.
+    :class:`Aggregate` of yours, and attributes of a :class:`WatermarkGenerator` are pickled, and unpickling can run any
+    code. ``millstream state verify --no-objects`` reports whether a directory holds any.
 
     Examples
     --------

@@ -80,7 +80,7 @@ class StepDiff:
     step
         The name of the step.
     change
-        ``"kept"``, ``"changed"``, ``"new"``, ``"gone"``, ``"dropped"`` (it is gone, and its state is dropped) or ``"refused"``.
+        ``"kept"``, ``"changed"``, ``"new"``, ``"gone"``, ``"dropped"`` (it was removed, and its state is dropped) or ``"refused"``.
     text
         What differs, and what to write if it is refused; empty for a step that is kept.
 
@@ -108,7 +108,7 @@ class StateDiff:
     path
         The directory that it is in.
     steps
-        The steps: those of the plan in its order, then those that are gone.
+        The steps: those of the plan in its order, then removed ones.
     refusals
         Why the job would be refused; empty if it would not.
 
@@ -261,7 +261,7 @@ def state_diff(*sinks: Output, checkpoint: str | os.PathLike[str] | Checkpoint, 
     Returns
     -------
     StateDiff
-        What would become of each step, and why the job would be refused if it would.
+        What would happen to each step, and the reasons if the job would be refused.
 
     Raises
     ------

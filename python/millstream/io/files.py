@@ -340,7 +340,7 @@ def read_json(
     Notes
     -----
     Large files of lines are read by all tasks at once, other ones by one task. A file of values that is cut off, or has no JSON
-    between two values, is an error of the job, as nobody knows what belongs to what.
+    between two values, is an error of the job, because it is not clear which values belong together.
 
     A column of text takes values of any kind, as they are written in the file; columns of several kinds are inferred as
     text. Times are read as ISO 8601, or as a number that counts units of the column's type; durations as ISO 8601

@@ -55,7 +55,7 @@ def read_postgres(
     SchemaError
         When a column does not exist, or is of a type that has no exact form.
     ConnectorError
-        When the server cannot be reached or the table cannot be read; also while the job runs, once the server has been away
+        When the server cannot be reached or the table cannot be read; also while the job runs, once it was unavailable
         for a minute.
     DataError
         When the job runs and a column of ``order_by`` has a null, or a value has no form in its column (``infinity``, an
@@ -133,7 +133,7 @@ def read_postgres_changes(
         When a column is of a type that has no exact form; also while the job runs, after a column that is read was altered.
     ConnectorError
         When the server cannot be reached, has another ``wal_level`` than ``logical``, or the slot cannot be used; also while the job
-        runs, once the server has been away for a minute.
+        runs, once the server has been unavailable for a minute.
     CheckpointError
         When the slot no longer has the changes that a checkpoint continues with: it was dropped, it has lost them, or it was used by
         another reader.

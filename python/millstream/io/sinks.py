@@ -459,7 +459,7 @@ class _OfUser:
 
 
 class _Rows:
-    """Whether a sink was given rows since it was last asked for a handle or told to forget them; runs of one object share it."""
+    """Whether a sink got rows since it last returned a handle or dropped them; runs of one object share it."""
 
     __slots__ = ("are_there",)
 
@@ -545,7 +545,7 @@ def _opened(handles: Sequence[tuple[int, bytes]]) -> list[tuple[int, Any]]:
 
 
 class _Frames:
-    """The frames that a write-ahead sink was given since the last checkpoint."""
+    """The frames that a write-ahead sink got since the last checkpoint."""
 
     __slots__ = ("_batches",)
 

@@ -272,7 +272,7 @@ class _ReaderAdapter:
 
 
 class IterableAdapter:
-    """An iterable as a source with one partition, whose position is how many records it has given."""
+    """An iterable as a source with one partition, whose position is the number of records that it has returned."""
 
     __slots__ = ("_close", "_name", "_open")
 
@@ -293,7 +293,7 @@ class IterableAdapter:
 
 
 class _IterableReader:
-    """Takes records in chunks that grow while they come quickly, so that slow ones are passed on as they come."""
+    """Takes records in chunks that grow while records arrive quickly, so that slow ones are passed on one by one."""
 
     __slots__ = ("_chunk", "_close", "_given", "_name", "_records")
 

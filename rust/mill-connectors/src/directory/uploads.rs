@@ -1,11 +1,11 @@
 //! Files of a prefix in an object store, exactly once.
 //!
 //! ```text
-//!   write        a file without a name, in the directory for temporary files pre-commit   its bytes become the parts of an
-//!   upload; key, upload and tags of the parts go into the checkpoint commit       the upload is completed: now there is an
-//!   object part-<epoch>-<task>-<run>.csv recover      what the checkpoint names is completed, every other upload of this
-//!   sink is aborted notes        <state directory>/objects/<sink>-<run>.uploads: a JSON of key and upload a line, synced
-//!   before its first part
+//!   write        an unnamed file in the directory for temporary files
+//!   pre-commit   its bytes become the parts of an upload; key, upload and tags of the parts go into the checkpoint
+//!   commit       the upload is completed: now there is an object part-<epoch>-<task>-<run>.csv
+//!   recover      what the checkpoint names is completed, every other upload of this sink is aborted
+//!   notes        <state directory>/objects/<sink>-<run>.uploads: a JSON of key and upload a line, synced before its first part
 //! ```
 //!
 //! What holds:
