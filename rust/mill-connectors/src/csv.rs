@@ -171,7 +171,7 @@ fn infer_schema(files: &FileSet, options: &CsvOptions) -> Result<SchemaRef> {
                     }
                 }
             }
-            // Of another file only the types are wanted; what else is wrong with it is told when it is read.
+            // Of another file only the types are wanted; what else is wrong with it is reported when it is read.
             Err(error) if is_first => return Err(error),
             Err(_) => {}
         }

@@ -108,7 +108,7 @@ fn infer_schema(files: &FileSet, layout: JsonLayout) -> Result<SchemaRef> {
     let mut shape = Shape::default();
     for (number, (path, bytes, pieces)) in sample::chosen(&files.files).enumerate() {
         match add_sample(&mut shape, path, bytes, pieces, layout) {
-            // What is wrong with another file is told when it is read.
+            // What is wrong with another file is reported when it is read.
             Err(error) if number == 0 => return Err(error),
             _ => {}
         }
@@ -143,7 +143,7 @@ fn add_sample(shape: &mut Shape, path: &Path, bytes: usize, pieces: u64, layout:
         if line.trim_ascii().is_empty() {
             continue;
         }
-        // A malformed line is told when it is read.
+        // A malformed line is reported when it is read.
         if let Err(message) = shape.add(line) {
             first_fault.get_or_insert((number + 1, message));
         }
@@ -175,7 +175,7 @@ fn add_values(shape: &mut Shape, path: &Path, bytes: usize, layout: Layout, firs
     let data = &head.data[begin(&head.data)..];
     let found = match cut(data, layout, false, head.is_whole, usize::MAX) {
         Ok(found) => found,
-        // What is wrong with the file is told when it is read up to there.
+        // What is wrong with the file is reported when it is read up to there.
         Err((at, _)) => cut(&data[..at], layout, false, false, usize::MAX).unwrap_or_default(),
     };
     let before = shape.records();

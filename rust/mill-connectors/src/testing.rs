@@ -53,7 +53,7 @@ pub(crate) fn check(source: &dyn Source, rows_max: usize) -> Vec<String> {
     check_kept(source, rows_max, |_| true)
 }
 
-/// The same with only the rows that are kept: a source that was told conditions may give more than meet them, and how many
+/// The same with only the rows that are kept: a source that was passed conditions may give more than meet them, and how many
 /// more can differ from one reading to the next.
 pub(crate) fn check_kept(source: &dyn Source, rows_max: usize, is_kept: impl Fn(&str) -> bool) -> Vec<String> {
     let kept = |rows: &[String]| sorted(rows.iter().filter(|row| is_kept(row)).cloned().collect());

@@ -153,7 +153,7 @@ impl Lines {
         lines
     }
 
-    /// Takes what lies between the lines so far and `end`.
+    /// Takes what is between the lines so far and `end`.
     #[inline(always)]
     fn push(&mut self, data: &[u8], end: usize) {
         let line = without_return(&data[self.bytes..end]);

@@ -86,7 +86,7 @@ impl Batch {
 
     /// For each record the watermark of its own split when it was read, in microseconds.
     ///
-    /// Present only when at least one record lies behind that watermark: without it no record of the batch can be late
+    /// Present only when at least one record is behind that watermark: without it no record of the batch can be late
     /// for anything. It depends on the order of the split alone, never on threads or timing, which is what makes
     /// lateness the same in every run.
     pub fn behind(&self) -> Option<&ScalarBuffer<i64>> {

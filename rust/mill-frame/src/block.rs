@@ -25,7 +25,7 @@ pub struct BlockAddress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum BlockKind {
-    /// The whole chunk as it stands; earlier blocks of the same address no longer count.
+    /// The whole chunk as it is; earlier blocks of the same address no longer count.
     Full = 1,
     /// The rows of the chunk that changed since the checkpoint before.
     Rows = 2,
@@ -142,7 +142,7 @@ impl SharedBytes {
     /// A part of these bytes, sharing the owner.
     ///
     /// # Panics
-    /// If the range does not lie within the bytes.
+    /// If the range is not within the bytes.
     pub fn slice(&self, start: usize, end: usize) -> SharedBytes {
         assert!(start <= end && self.start + end <= self.end, "range {start}..{end} of {} bytes", self.len());
         SharedBytes { owner: Arc::clone(&self.owner), start: self.start + start, end: self.start + end }

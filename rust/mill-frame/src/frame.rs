@@ -123,7 +123,7 @@ impl Frame {
     }
 
     /// Takes bytes from outside and checks all of them: that they are an archive of this schema, and that every offset,
-    /// length, code, text and count in it holds. Aligned bytes are used where they lie, others are copied once.
+    /// length, code, text and count in it holds. Aligned bytes are used where they are, others are copied once.
     ///
     /// # Errors
     /// When anything does not hold. No byte string panics, reads out of bounds, or allocates more than its own size.
@@ -151,7 +151,7 @@ impl Frame {
         Ok(Frame { access, schema: Arc::clone(schema) })
     }
 
-    /// The records; columns lie in the frame and keep it alive, no byte is copied.
+    /// The records; columns are in the frame and keep it alive, no byte is copied.
     ///
     /// # Errors
     /// When the frame has another schema. One that differs in nullability or metadata alone is as good.

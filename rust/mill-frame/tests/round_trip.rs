@@ -84,7 +84,7 @@ fn a_slice_does_not_ship_its_parent() {
     }
 }
 
-/// Addresses show that decoding copies nothing: each buffer lies within the frame.
+/// Addresses show that decoding copies nothing: each buffer is within the frame.
 #[test]
 fn columns_lie_in_the_frame() {
     fn visit(data: &ArrayData, within: &std::ops::Range<*const u8>, seen: &mut usize) {
@@ -135,7 +135,7 @@ fn a_frame_is_shared_between_threads() {
     }
 }
 
-/// Aligned bytes from outside are used where they lie, too.
+/// Aligned bytes from outside are used where they are, too.
 #[test]
 fn checked_bytes_are_not_copied() {
     let batch = random_batch(&mut Random(6), &[DataType::Int64, DataType::Utf8], 1000);

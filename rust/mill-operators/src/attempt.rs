@@ -11,7 +11,7 @@ use mill_protocol::{Batch, ErrorKind, Outbox, Rejected, Result};
 /// Processes the records by `work`, which emits nothing before it fails; rejects those for which it fails.
 ///
 /// # Errors
-/// When `work` fails for a reason that lies in no single record.
+/// When `work` fails for a reason that is in no single record.
 pub(crate) fn attempt(
     batch: Batch,
     out: &mut Outbox,

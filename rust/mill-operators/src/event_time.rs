@@ -8,7 +8,7 @@
 //!
 //! Every split has a watermark of its own: the latest time among its records so far, less the allowed disorder, or what a column
 //! or a function of the user's has raised it to ([`maker`]). A record is
-//! *behind* if its time lies before its own split's watermark when it is read; a batch with such records carries that
+//! *behind* if its time is before its own split's watermark when it is read; a batch with such records carries that
 //! watermark beside each record ([`Batch::behind`]), and only those can be late for anything. So lateness depends on
 //! the order within a split alone and not on how splits are spread over tasks.
 //!

@@ -26,7 +26,7 @@ use crate::aggregate::EMIT_ROWS;
 use crate::windows::{Aligned, Assigned, Assigner, Part, push_late, shares_panes, within_reach};
 
 /// How many rows are held back at most in hash tables: as many as the second-level cache holds with ease. Rows of keys that
-/// are near each other as numbers lie in arrays instead, which bound themselves; a key may have one here and one there.
+/// are near each other as numbers are in arrays instead, which bound themselves; a key may have one here and one there.
 const HELD_ROWS_MAX: usize = 32 << 10;
 /// Combining pays if it makes at least this many times fewer of them.
 const REDUCTION_MIN: usize = 2;
@@ -59,7 +59,7 @@ enum Going {
 /// Combines records of one key before they travel.
 pub(crate) struct PartialAggregate {
     groups: Groups,
-    /// Makes them anew.
+    /// Rebuilds them.
     make: Box<dyn Fn() -> Result<Groups> + Send>,
     schema: SchemaRef,
     keys: Vec<usize>,
@@ -129,7 +129,7 @@ impl PartialAggregate {
         })
     }
 
-    /// What stands before the keys: the start of the pane or window of each row, and which of the two it is if windows share
+    /// What is before the keys: the start of the pane or window of each row, and which of the two it is if windows share
     /// panes.
     fn placed(&self, starts: Int64Array, is_window: bool) -> Vec<ArrayRef> {
         let Some(assigner) = self.assigner else { return Vec::new() };

@@ -18,7 +18,7 @@ pub enum WindowKind {
     Count(CountWindow),
     /// All records of a key.
     Global,
-    /// For each record what lies this many microseconds back, itself and records of its time included.
+    /// For each record what is this many microseconds back, itself and records of its time included.
     Rolling(i64),
 }
 
@@ -323,7 +323,7 @@ pub enum KeptWindow {
     Count(CountWindow),
     /// All records of a key.
     Global,
-    /// For each record what lies this many microseconds back, itself and records of its time included.
+    /// For each record what is this many microseconds back, itself and records of its time included.
     Rolling(i64),
 }
 

@@ -228,7 +228,7 @@ pub struct Recovered<'a> {
     pub receipt: Option<&'a str>,
     /// What [`Sink::target`] was when the checkpoint was published.
     pub target: Option<&'a str>,
-    /// The state directory that the checkpoint lies in: that of the run, unless the job begins with a checkpoint of another.
+    /// The state directory that the checkpoint is in: that of the run, unless the job begins with a checkpoint of another.
     pub directory: Option<&'a Path>,
 }
 

@@ -2,7 +2,7 @@
 
 use mill_frame::block::{Blocks, RestoredBlock, SharedBytes};
 
-/// The number of a checkpoint; also the name of what lies between it and the one before.
+/// The number of a checkpoint; also the name of what is between it and the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 

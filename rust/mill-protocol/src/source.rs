@@ -316,6 +316,6 @@ pub trait SplitReader: Send {
         let _ = rows;
     }
 
-    /// Where the reader stands: after all records returned so far.
+    /// The position of the reader: after all records returned so far.
     fn position(&self) -> Position;
 }

@@ -424,7 +424,7 @@ struct BegunWith {
     discovered: Option<Arc<Discovered>>,
 }
 
-/// Where a task stands.
+/// The worker of a task.
 struct Place {
     chain: usize,
     index: usize,

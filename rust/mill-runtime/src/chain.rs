@@ -199,7 +199,7 @@ impl Chain {
         if !is_sent {
             return Ok(ChainStep::Blocked);
         }
-        // A stage whose results go on without end may have work forever that nobody needs.
+        // A stage whose results are endless may have work forever that nobody needs.
         let closed = self.writers.iter().filter(|(writer, _)| writer.is_closed()).count();
         if closed > self.closed {
             self.closed = closed;

@@ -40,7 +40,7 @@ use crate::storage::{self, Storage, Written};
 use crate::threads::guarded;
 use crate::writers::Writers;
 
-/// How long a job that has processed everything goes on trying to write its last checkpoint. Long enough for a restart of a
+/// How long a job that has processed everything keeps trying to write its last checkpoint. Long enough for a restart of a
 /// file server; the newest checkpoint stays usable, so what is lost by giving up is work, not data.
 const LAST_ATTEMPTS_US: i64 = 20_000_000;
 /// The pause between two such attempts, where the interval is not longer.
@@ -81,7 +81,7 @@ pub(crate) struct CoordinatorParts {
     pub(crate) task_restarts: Option<TaskRestarts>,
     pub(crate) origins: Option<Arc<Origins>>,
     pub(crate) interval: Option<Duration>,
-    /// Whether time goes on while nothing happens, so that a checkpoint can be overdue.
+    /// Whether time advances while nothing happens, so that a checkpoint can be overdue.
     pub(crate) is_timed: bool,
     /// The last number that was used.
     pub(crate) epoch: Epoch,
@@ -391,7 +391,7 @@ impl Coordinator {
         if in_flight.error.is_some() {
             return self.failed(in_flight, now);
         }
-        // At least once publishes early, but not before the first checkpoint stands: a kill in between would leave output
+        // At least once makes output visible early, but not before the first checkpoint is published: a kill in between would leave output
         // that no state directory knows, and the next run would take it for somebody else's.
         let has_checkpoint = self.published.is_some() || self.parts.restored.is_some();
         let is_early = match self.parts.mode {
@@ -415,7 +415,7 @@ impl Coordinator {
                 return if let Some(lost) = lost { self.close(Err(lost)) };
             }
             self.published = Some(in_flight.epoch.0);
-            // Relaxed: the number stands for itself.
+            // Relaxed: no other data depends on the number.
             self.parts.shared.published.store(in_flight.epoch.0, Ordering::Relaxed);
             if let Some(origins) = self.parts.origins.as_ref().filter(|_| self.going_back.is_empty()) {
                 origins.forget_first();

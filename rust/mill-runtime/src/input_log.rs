@@ -274,7 +274,7 @@ impl InputLog {
     }
 
     /// The operators are through with what went in: it is applied. Returns what they made of it. At a barrier this is how the chain
-    /// stands. What lies before the newest complete checkpoint is let go of.
+    /// stands. What is before the newest complete checkpoint is let go of.
     pub(crate) fn apply(
         &mut self,
         cuts: Vec<(usize, Vec<usize>)>,

@@ -183,7 +183,7 @@ pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> 
 }
 
 impl JobHandle {
-    /// How the job stands.
+    /// The state of the job.
     pub fn status(&self) -> Status {
         self.outcome.status()
     }

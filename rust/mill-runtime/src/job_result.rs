@@ -8,7 +8,7 @@ use mill_protocol::{Error, Result};
 
 use crate::metrics::Metrics;
 
-/// How a job stands.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// It works, or waits for input.
@@ -43,7 +43,7 @@ pub struct Report {
     pub notes: Vec<String>,
     /// From start to end.
     pub duration: Duration,
-    /// The checkpoint that the job went on from.
+    /// The checkpoint that the job continued from.
     pub restored: Option<u64>,
     /// The last checkpoint.
     pub checkpoint: Option<u64>,
@@ -61,7 +61,7 @@ impl Outcome {
         Outcome { state: Mutex::new((Status::Running, None)), changed: Condvar::new() }
     }
 
-    /// How the job stands.
+    /// The state of the job.
     pub(crate) fn status(&self) -> Status {
         self.state.lock().0
     }

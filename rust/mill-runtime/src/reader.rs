@@ -43,7 +43,7 @@ impl ReadRows {
 
     /// From now on so many.
     pub(crate) fn set(&self, rows: usize) {
-        // Relaxed: the number stands for itself.
+        // Relaxed: no other data depends on the number.
         self.now.store(rows, Ordering::Relaxed);
     }
 
@@ -123,7 +123,7 @@ impl OpenSplit {
         }
     }
 
-    /// Where the reader stands, unless nothing was read yet.
+    /// The position of the reader, unless nothing was read yet.
     pub(crate) fn position(&self) -> Option<Position> {
         match self {
             OpenSplit::Inline(reader) => Some(reader.position()),

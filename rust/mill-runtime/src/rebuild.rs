@@ -26,7 +26,7 @@ enum Origin {
     Own(Checkpoint),
 }
 
-/// What a task needs to make its operators anew.
+/// What a task needs to rebuild its operators.
 pub(crate) struct Rebuild {
     origins: Arc<Origins>,
     /// For each stage; `None` for a sink.

@@ -123,7 +123,7 @@ impl Schedule {
         }
     }
 
-    /// The draw did nothing: tries everything once, and then lets time go on. Returns whether something happened.
+    /// The draw did nothing: tries everything once, and then lets time advance. Returns whether something happened.
     fn settle(&mut self) -> bool {
         if self.random.below(4) != 0 {
             // Mostly draws again, so that the order stays the seed's.

@@ -103,7 +103,7 @@ pub(crate) struct SourceTask {
     has_news: bool,
     /// When to ask for new splits.
     look_at: Option<i64>,
-    /// What checkpoints say of the splits that have ended; `None` when it is to be put together anew.
+    /// What checkpoints say of the splits that have ended; `None` when it is to be put together again.
     ended: Option<Encoded>,
     /// The readers of splits that have ended, which are closing.
     closing: Vec<Closing>,
@@ -291,7 +291,7 @@ impl SourceTask {
         self.places.get(&split).map(|&place| self.splits[place].split.name.as_str())
     }
 
-    /// The split that was read last, and where it stands now.
+    /// The split that was read last, and its position now.
     pub(crate) fn last_read(&self) -> Option<SplitState> {
         let owned = self.splits.get(self.last?)?;
         let is_ended = owned.turn == Turn::Ended;

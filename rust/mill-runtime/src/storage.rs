@@ -10,7 +10,7 @@
 //! - a note [`RENAMED_NOTE`]: the renames that the plan names, new and former name, so that none is made twice;
 //! - a note [`DROPPED_NOTE`]: what was dropped in this run or former ones and is still named by `drop=`, so that the same script can
 //!   run again, and drops nothing twice;
-//! - a note [`ENDED_NOTE`]: the steps whose input had ended in all tasks. What such a step emits at the end lies before
+//! - a note [`ENDED_NOTE`]: the steps whose input had ended in all tasks. What such a step emits at the end is before
 //!   the checkpoint, so after a restart it is not emitted again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -244,7 +244,7 @@ impl PositionNotes {
         PositionNotes { positions, uid: uid.to_owned(), slots: HashMap::new() }
     }
 
-    /// Notes where this split stands.
+    /// Notes the position of this split.
     pub(crate) fn note(&mut self, state: &SplitState) -> Result<()> {
         let id = state.split.id;
         let slot = match self.slots.get(&id) {

@@ -39,7 +39,7 @@ pub(crate) use self::alone::Alone;
 const INPUTS_GATHERED_MAX: u32 = 32;
 
 /// After how long a step makes room for the next task even though it has not taken all inputs it may. Inputs are counted
-/// because that is cheap and a frame is mostly soon done; but where state lies in a checkpoint yet, as after a recovery,
+/// because that is cheap and a frame is mostly soon done; but where state is in a checkpoint yet, as after a recovery,
 /// each may take long, and what comes out would wait with it.
 const STEP_US_MAX: i64 = 2_000;
 

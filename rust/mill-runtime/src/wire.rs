@@ -16,7 +16,7 @@ pub(crate) fn whole(batch: &Batch) -> Batch {
     batch.clone().with_split(SplitId::NONE)
 }
 
-/// The records of a frame, where they lie.
+/// The records of a frame, where they are.
 pub(crate) fn batch(frame: &Frame) -> Result<Batch> {
     frame.decode(frame.schema()).map_err(error)
 }

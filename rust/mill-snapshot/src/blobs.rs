@@ -85,7 +85,7 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     fn hurry(&self) {}
 }
 
-/// The end of a request that runs in the background. Dropped, the request goes on.
+/// The end of a request that runs in the background. If it is dropped, the request continues.
 #[derive(Debug)]
 pub struct Pending(Receiver<io::Result<()>>);
 

@@ -104,7 +104,7 @@ impl Checkpoint {
         self.manifest.id
     }
 
-    /// The directory it lies in.
+    /// The directory it is in.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -125,7 +125,7 @@ impl Checkpoint {
     }
 
     /// The state of one operator: the state without key of each of its former instances, and the blocks of these key
-    /// groups, oldest first. The bytes lie in the mapped files, aligned to 64. Empty for an operator it does not know.
+    /// groups, oldest first. The bytes are in the mapped files, aligned to 64. Empty for an operator it does not know.
     pub fn restored(&self, uid: &str, groups: Range<u16>) -> (Vec<SharedBytes>, Vec<RestoredBlock>) {
         let Some(contents) = self.operators.get(uid) else { return (Vec::new(), Vec::new()) };
         let bytes = contents.bytes.iter().map(|(_, bytes)| bytes.clone()).collect();

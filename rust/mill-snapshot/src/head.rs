@@ -22,7 +22,7 @@ const TRAILER_BYTES: usize = TRAILER.len() + 9;
 pub struct Head {
     /// The identity of the place, which all of its files carry.
     pub state: u64,
-    /// The identity that it had before it began anew; 0 if it never did.
+    /// The identity that it had before it started over; 0 if it never did.
     pub former: u64,
     /// The checkpoints that exist, oldest first. A manifest that is not listed is none.
     pub checkpoints: Vec<u64>,

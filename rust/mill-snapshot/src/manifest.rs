@@ -101,7 +101,7 @@ impl Manifest {
         crate::store::number(file.strip_prefix(PREFIX)?)
     }
 
-    /// The manifest as it stands in its file.
+    /// The manifest as it is in its file.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = format!("{TITLE}{MANIFEST_VERSION}\n").into_bytes();
         serde_json::to_writer_pretty(&mut out, self).expect("text and numbers always become JSON");
@@ -111,7 +111,7 @@ impl Manifest {
         out
     }
 
-    /// Reads what stands in a file; `path` is for messages.
+    /// Reads the contents of a file; `path` is for messages.
     ///
     /// # Errors
     /// If the bytes are not those of a manifest that this program can read.

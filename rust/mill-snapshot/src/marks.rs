@@ -40,7 +40,7 @@ pub(crate) struct Record {
     pub has_positions: bool,
     /// The newest checkpoint whose output is known to be committed; 0 for none.
     pub settled: u64,
-    /// The identity that the directory had before it began anew; 0 if it never did.
+    /// The identity that the directory had before it started over; 0 if it never did.
     pub former: u64,
 }
 
@@ -217,7 +217,7 @@ impl Marks {
         self.sync()
     }
 
-    /// Begins anew, under another identity: nothing was published. Durable.
+    /// Starts over, under another identity: nothing was published. Durable.
     pub(crate) fn forget(&mut self, state: u64) -> Result<()> {
         self.change(|record| *record = Record { sequence: record.sequence, state, former: record.state, ..Record::default() });
         self.sync()

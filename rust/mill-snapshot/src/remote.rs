@@ -369,7 +369,7 @@ impl Remote {
         self.change(|head| head.settled = head.settled.max(settled))
     }
 
-    /// Begins anew, under another identity; what the store holds of former runs is to be deleted.
+    /// Starts over, under another identity; what the store holds of former runs is to be deleted.
     pub(crate) fn forget(&self, state: u64) -> Result<()> {
         self.change(|head| {
             let former = head.state;

@@ -176,7 +176,7 @@ impl Store {
         Ok(Store { inner: Arc::new(inner) })
     }
 
-    /// In a store that [began anew](Store::open_anew): removes all that the directory holds of former runs. Otherwise nothing.
+    /// In a store that [started over](Store::open_anew): removes all that the directory holds of former runs. Otherwise nothing.
     ///
     /// A kill on the way leaves either what there was, or a directory that [`open`](Store::open) refuses because its checkpoints are
     /// gone; [`open_anew`](Store::open_anew) takes both.
@@ -303,7 +303,7 @@ impl Store {
         }
     }
 
-    /// Lets the next checkpoint of changes build on the one that was restored. If it lies elsewhere (a savepoint), the
+    /// Lets the next checkpoint of changes build on the one that was restored. If it is elsewhere (a savepoint), the
     /// next checkpoint has to be full, as [`should_rebase`](Store::should_rebase) will say.
     pub fn continue_from(&self, checkpoint: &Checkpoint) -> Result<()> {
         let mut owned = self.inner.owned()?;
@@ -603,7 +603,7 @@ fn settle(disk: &dyn Disk, path: &Path, notes: &mut Vec<String>) -> Result<(Reco
     let marker = marks::look(disk, &path.join(MARKER), true)?;
     let lock = marks::look(disk, &path.join(LOCK), false)?;
     let newest = match (marker.record(), lock.record()) {
-        // A crash while the directory began anew leaves one of the two as it was.
+        // A crash while the directory started over leaves one of the two as it was.
         (Some(marker), Some(lock)) if marker.state != lock.state && marker.former != lock.state && lock.former != marker.state => {
             let what = format!("{MARKER} and {LOCK} are of two different state directories");
             return Err(Error::damaged(&path.join(LOCK), 1024, what));

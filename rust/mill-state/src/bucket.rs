@@ -166,7 +166,7 @@ impl Chunk {
     }
 
     /// Empties a row of a writable chunk. The rows from its line on, up to the first line with an empty row, take new
-    /// places: no search passed an empty row to find what lies after that line, and none will. `emptied` hears of every slot
+    /// places: no search passed an empty row to find what is after that line, and none will. `emptied` hears of every slot
     /// whose row was taken out; those that rows were put into again have the bit `dirty`, unless they are as before.
     pub(crate) fn remove(
         &mut self,
@@ -185,7 +185,7 @@ impl Chunk {
             let mut has_empty = false;
             for slot in first..=first + line {
                 let row = self.row(slot, row_words);
-                // SAFETY: the row lies in the chunk, which is writable; this is the only reference into it.
+                // SAFETY: the row is in the chunk, which is writable; this is the only reference into it.
                 let row = unsafe { std::slice::from_raw_parts_mut(row, row_words) };
                 if row[0] == 0 {
                     has_empty = true;

@@ -77,7 +77,7 @@ impl ChunkData {
         }
     }
 
-    /// Rows that lie in mapped bytes. `None` if the bytes are not aligned for use in place.
+    /// Rows that are in mapped bytes. `None` if the bytes are not aligned for use in place.
     pub(crate) fn mapped(rows: SharedBytes, arena: Option<SharedBytes>, cells: Vec<Cell>) -> Option<ChunkData> {
         if !rows.as_ptr().cast::<u64>().is_aligned() || rows.len() % 8 != 0 || cfg!(target_endian = "big") {
             return None;

@@ -55,7 +55,7 @@ impl KeyRange {
         self.low as u64
     }
 
-    /// How many keys may lie in it.
+    /// How many keys may be in it.
     pub fn keys(self) -> u64 {
         self.high.abs_diff(self.low).saturating_add(1)
     }
@@ -166,7 +166,7 @@ impl DirectTable {
         }
         let mut taken = 0;
         for (index, &row) in self.pointers.iter().enumerate() {
-            // SAFETY: the slot is below `slots` by the assertion above, so the row lies in `memory`, which is borrowed
+            // SAFETY: the slot is below `slots` by the assertion above, so the row is in `memory`, which is borrowed
             // exclusively; a row has a tag and a word of key, and this is the only reference to it.
             let head = unsafe { &mut *row.cast::<[u64; 2]>() };
             taken += usize::from(head[0] == 0);

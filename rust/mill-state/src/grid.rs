@@ -6,7 +6,7 @@
 //!                └─ (12 − 10) × 500 + (1007 − 1000) = 1007 ─► places[1007] = 3 ─► the third row     0: there is none yet
 //! ```
 //!
-//! The ranges are those of the records at hand, so nothing is hashed, nothing searched for, and no room is left for others. Rows lie in
+//! The ranges are those of the records at hand, so nothing is hashed, nothing searched for, and no room is left for others. Rows are in
 //! the order in which their keys came first, and have no keys: those are the keys of these first records.
 //!
 //! Invariants: `memory` has `room` whole rows after `begin`, and at most so many are taken; it is not resized while rows are borrowed;
@@ -162,7 +162,7 @@ impl GridTable {
         firsts.truncate(taken);
         assert!(taken <= *room, "{taken} rows, and room for {room}");
         for row in pointers.iter() {
-            // SAFETY: the row is one of those that are taken, which by the assertion lie in `memory`; that is borrowed exclusively, and
+            // SAFETY: the row is one of those that are taken, which by the assertion are in `memory`; that is borrowed exclusively, and
             // this is the only reference to it.
             unsafe { **row |= TAG_OCCUPIED };
         }

@@ -339,7 +339,7 @@ pub(crate) fn check_rows(data: &ChunkData, layout: &RowLayout, seen: Option<u32>
     Ok((count, garbage))
 }
 
-/// Checks that the long keys of a chunk lie within it. Returns how many bytes of the arena are of none of them.
+/// Checks that the long keys of a chunk are within it. Returns how many bytes of the arena are of none of them.
 fn check_views(data: &ChunkData, layout: &RowLayout) -> std::result::Result<usize, String> {
     let arena = data.arena.bytes().len() as u64;
     let mut garbage = arena as usize;

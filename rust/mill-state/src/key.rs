@@ -217,7 +217,7 @@ pub(crate) fn view_length(view: &[u64]) -> usize {
     (view[0] & u64::from(u32::MAX)) as usize
 }
 
-/// The bytes of a view; long ones lie in `arena`. `None` if they do not lie there wholly.
+/// The bytes of a view; long ones are in `arena`. `None` if they do not lie there wholly.
 #[inline]
 pub(crate) fn view_bytes<'a>(view: &'a [u64], inline: &'a mut [u8; 16], arena: &'a [u8]) -> Option<&'a [u8]> {
     let length = view_length(view);

@@ -44,7 +44,7 @@ pub(crate) struct Found {
     pub(crate) is_match: bool,
 }
 
-/// Asks the processor to fetch what lies at this address. Any address will do.
+/// Asks the processor to fetch what is at this address. Any address will do.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -67,7 +67,7 @@ impl Probe {
         let mut step = 0;
         let mut slot = start;
         loop {
-            // SAFETY: slot <= mask, so the row lies within the memory of the chunk.
+            // SAFETY: slot <= mask, so the row is within the memory of the chunk.
             let row = unsafe { self.base.add(slot as usize * self.row_words) };
             // SAFETY: the first word of a row.
             let found = unsafe { *row };
@@ -92,7 +92,7 @@ impl Probe {
         let mut step = 0;
         loop {
             let slot = step_from(start, step, self.line, self.mask);
-            // SAFETY: slot <= mask, so the row lies within the memory of the chunk.
+            // SAFETY: slot <= mask, so the row is within the memory of the chunk.
             let row = unsafe { self.base.add(slot as usize * self.row_words) };
             // SAFETY: the first word of a row.
             if unsafe { *row } == 0 {
@@ -122,7 +122,7 @@ impl Probe {
         unsafe { self.search(tag, |row| has_key(row, key)) }
     }
 
-    /// Searches for a key that is a view of `bytes`; long keys of the chunk lie in `arena`.
+    /// Searches for a key that is a view of `bytes`; long keys of the chunk are in `arena`.
     ///
     /// # Safety
     /// - The fields are as the module says, with a key of two words.

@@ -102,7 +102,7 @@ impl Rows<'_> {
     /// Calls `change` with `N` words of each row, from `word` on.
     ///
     /// # Panics
-    /// If the words do not lie within the row.
+    /// If the words are not within the row.
     #[inline(always)]
     pub fn each<const N: usize>(&mut self, word: usize, mut change: impl FnMut(usize, &mut [u64; N])) {
         assert!(word + N <= self.row_words, "words {word}..{} of {}", word + N, self.row_words);
@@ -117,7 +117,7 @@ impl Rows<'_> {
     /// Calls `change` with `N` words of each row, from `word` on, and with another word of it (one that holds flags).
     ///
     /// # Panics
-    /// If the words do not lie within the row, or overlap.
+    /// If the words are not within the row, or overlap.
     #[inline(always)]
     pub fn each_with<const N: usize>(
         &mut self,
@@ -128,7 +128,7 @@ impl Rows<'_> {
         assert!(word + N <= self.row_words, "words {word}..{} of {}", word + N, self.row_words);
         assert!(other < self.row_words && !(word..word + N).contains(&other), "word {other} beside {word}..{}", word + N);
         for (record, &row) in self.pointers.iter().enumerate() {
-            // SAFETY: as in `each`; the two places lie within the row and do not overlap, by the assertions.
+            // SAFETY: as in `each`; the two places are within the row and do not overlap, by the assertions.
             let words = unsafe { &mut *row.add(word).cast::<[u64; N]>() };
             // SAFETY: as above.
             let flags = unsafe { &mut *row.add(other) };

@@ -6,7 +6,7 @@ pub trait Select: Copy {
     fn len(self) -> usize;
     /// The place in the batch of the `index`-th.
     fn at(self, index: usize) -> usize;
-    /// The values of these records side by side: where they lie, or copied into `room`.
+    /// The values of these records side by side: where they are, or copied into `room`.
     fn gather<'a, T: Copy>(self, values: &'a [T], room: &'a mut Vec<T>) -> &'a [T] {
         room.clear();
         room.extend((0..self.len()).map(|index| values[self.at(index)]));

@@ -51,7 +51,7 @@ impl JobState {
     }
 }
 
-/// How a job stands.
+/// The state of a job.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// Where it is in its life.
@@ -142,7 +142,7 @@ pub(crate) fn plan_options(options: &Options) -> Result<PlanOptions> {
 }
 
 impl Job {
-    /// How the job stands.
+    /// The state of the job.
     pub fn status(&self) -> Status {
         if let Err(error) = self.check_process() {
             return Status { state: JobState::Elsewhere, restarts: 0, notes: vec![error.message().to_owned()] };

@@ -17,7 +17,7 @@ const PARALLELISM_MAX: usize = mill_frame::hash::KEY_GROUPS as usize;
 /// What hears of a step whose watermark is held back.
 type HeldListener = dyn Fn(&str, &Held) + Send + Sync;
 
-/// Is told the name of a step, and which split has held its watermark back for some seconds while others have come further:
+/// Called with the name of a step, and which split has held its watermark back for some seconds while others have come further:
 /// once, until the watermark moves. It is called on a thread of its own, so it may block.
 #[derive(Clone)]
 pub struct OnHeld(pub Arc<HeldListener>);
@@ -31,7 +31,7 @@ impl fmt::Debug for OnHeld {
 /// What hears that the start of a job waits.
 type WaitListener = dyn Fn(&str) + Send + Sync;
 
-/// Is told what the start of a job waits for, on the thread that starts it.
+/// Called with what the start of a job waits for, on the thread that starts it.
 #[derive(Clone)]
 pub struct OnWait(pub Arc<WaitListener>);
 

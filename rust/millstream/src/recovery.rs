@@ -23,7 +23,7 @@ pub(crate) struct Recovered {
 }
 
 /// Opens the state directory, if there is to be one. What the directory itself holds goes before `restore_from`, so
-/// that the same script, run again, goes on.
+/// that the same script, run again, continues.
 ///
 /// What has changed in the plan since then is among the notes.
 ///

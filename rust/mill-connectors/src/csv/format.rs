@@ -267,7 +267,7 @@ impl LineFormat for CsvFormat {
             .map(|bad| BadRecord { start: bad.start, end: bad.end, message: bad.message })
             .collect();
         if !bad_rows.is_empty() {
-            // Of a record with several bad fields the first is told.
+            // Of a record with several bad fields the first is reported.
             bad_rows.sort_by_key(|(row, _)| *row);
             bad_rows.dedup_by_key(|(row, _)| *row);
             let mut is_good = vec![true; rows];

@@ -12,7 +12,7 @@ use crate::text::without_return;
 /// A quoted record longer than this is taken as one whose closing quote is missing.
 const QUOTED_RECORD_BYTES_MAX: usize = 16 << 20;
 
-/// Where a field lies; `end` has [`QUOTED`] set if it was quoted.
+/// Where a field is; `end` has [`QUOTED`] set if it was quoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     start: u32,

@@ -104,7 +104,7 @@ fn recovery_after_a_kill_at_any_step_commits_what_is_named_and_removes_the_rest(
             let source = CsvSource::new(PathSpec::from(out), None, CsvOptions::default()).unwrap();
             assert_eq!(check(&source, 10), ["0", "1", "2", "3", "4"]);
         }
-        // The epoch is produced anew under the same number if it was not named.
+        // The epoch is produced again under the same number if it was not named.
         if step < 2 {
             let mut a = writer(&resumed, 0, &batch(0..1));
             a.write(Batch::new(batch(0..3))).unwrap();

@@ -265,7 +265,7 @@ impl Notes {
         added.map_err(|e| cannot("write", &self.path, e))
     }
 
-    /// Writes the notes anew if most of what they hold is settled.
+    /// Rewrites the notes if most of what they hold is settled.
     fn shorten(&mut self, pending: &HashMap<String, Multipart>) -> Result<()> {
         if self.lines < SETTLED_MAX + 2 * pending.len() {
             return Ok(());

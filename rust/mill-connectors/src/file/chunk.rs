@@ -101,7 +101,7 @@ impl ChunkReader {
         Ok(chunk)
     }
 
-    /// The records whose first byte lies in this range of a plain file.
+    /// The records whose first byte is in this range of a plain file.
     pub(crate) fn of_range(path: &Path, file: Input, start: u64, end: Option<u64>) -> Result<ChunkReader> {
         let mut chunk = ChunkReader::at(path, file, Member::default(), start.saturating_sub(1), None)?;
         if start > 0 {

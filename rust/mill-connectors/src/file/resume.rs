@@ -62,7 +62,7 @@ impl FileIdentity {
 }
 
 impl FileSet {
-    /// The splits of a job that goes on; `listed` are those it would begin with.
+    /// The splits of a job that continues; `listed` are those it would begin with.
     pub(crate) fn resume(&self, listed: Vec<Split>, left: Vec<SplitState>, growth: Growth) -> Result<Vec<SplitState>> {
         if self.is_pipe() {
             // What was read is gone, and what comes now is another input.

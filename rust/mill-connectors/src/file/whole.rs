@@ -31,7 +31,7 @@ impl FileSet {
     }
 }
 
-/// How many rows of the file at this path lie before the position; none of one that was rewritten.
+/// How many rows of the file at this path are before the position; none of one that was rewritten.
 fn passed(path: &Path, position: Option<&FilePosition>, is_followed: bool) -> Result<u64> {
     let Some(position) = position else { return Ok(0) };
     match FileIdentity::open(path)?.whole_since(position)? {

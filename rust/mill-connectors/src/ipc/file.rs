@@ -189,7 +189,7 @@ fn schema_of(schema: Option<arrow_ipc::Schema<'_>>) -> Outcome<SchemaRef> {
     Ok(Arc::new(fb_to_schema(schema)))
 }
 
-/// Whether a block lies before this place.
+/// Whether a block is before this place.
 fn fits(block: &Block, end: u64) -> bool {
     let is_size = block.offset() >= 0 && block.metaDataLength() >= 0 && block.bodyLength() >= 0;
     is_size && (block.offset() as u64).checked_add(block.bodyLength() as u64 + block.metaDataLength() as u64).is_some_and(|at| at <= end)

@@ -108,7 +108,7 @@ impl JsonFormat {
         JsonFormat { unit: "value", ..JsonFormat::new(columns, schema, false) }
     }
 
-    /// Makes records of the values that lie between these bounds; before each there is nothing that matters.
+    /// Makes records of the values that are between these bounds; before each there is nothing that matters.
     pub(crate) fn read_values(&mut self, data: &[u8], bounds: &[(usize, usize)]) -> Result<ReadValues> {
         self.begin();
         let (mut rows, mut rejected) = (Vec::with_capacity(bounds.len()), Vec::new());

@@ -100,7 +100,7 @@ impl Asker {
     /// How many partitions a topic has.
     ///
     /// # Errors
-    /// When there is none of the name; the nearest names are told.
+    /// When there is none of the name; the nearest names are listed.
     pub(super) fn partitions(&self, topic: &str) -> Result<i32> {
         self.find(&self.topics()?, topic)
     }

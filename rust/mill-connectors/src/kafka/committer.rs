@@ -137,7 +137,7 @@ impl KafkaCommitter {
         own.clear()
     }
 
-    /// Where the files are that the checkpoint names: it may lie elsewhere, if the job begins with one of another directory.
+    /// Where the files are that the checkpoint names: it may be elsewhere, if the job begins with one of another directory.
     fn spool_of(&self, recovered: &Recovered<'_>, own: &Place) -> Place {
         recovered.directory.map_or_else(|| own.clone(), |directory| Place::new(directory, &self.sink))
     }
@@ -335,7 +335,7 @@ impl Exact {
         self.settle(&note, &[], &nowhere())
     }
 
-    /// Writes the note anew if the cluster might forget it. A cluster that is away is asked again later: there is time.
+    /// Rewrites the note if the cluster might forget it. A cluster that is away is asked again later: there is time.
     fn keep_up(&mut self) -> Result<()> {
         let Some(note) = self.note.clone().filter(|_| Instant::now() >= self.renew_at) else { return Ok(()) };
         self.renew_at = Instant::now() + self.note_age / 4;
@@ -475,7 +475,7 @@ impl Exact {
         let group = group
             .group_metadata()
             .ok_or_else(|| Failure::Final(Error::internal("a consumer with a group has its metadata")))?;
-        // The messages first: what cannot be delivered is told as such.
+        // The messages first: what cannot be delivered is reported as such.
         producer.flush(&part, COMMIT_WAIT).map_err(|e| failure(producer, "deliver what was sent", e))?;
         producer.note(&offsets, &group, CALL_WAIT).map_err(|e| failure(producer, "note the epoch", e))?;
         shared.reach("kafka.noted")?;
@@ -504,7 +504,7 @@ fn nowhere() -> Place {
     Place::new(Path::new(""), "")
 }
 
-/// Whether an error of the client passes when everything is begun anew.
+/// Whether an error of the client passes when everything is started over.
 fn failure(producer: &Producer, doing: &str, error: KafkaError) -> Failure {
     use RDKafkaErrorCode as Code;
     let is_final = matches!(

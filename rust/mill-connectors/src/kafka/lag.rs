@@ -57,7 +57,7 @@ fn commit(client: &BaseConsumer<SilentConsumer>, (mail, changed): &(Mutex<Mail>,
             return;
         };
         drop(held);
-        // A group that cannot be told now is told with the next checkpoint. It is nobody's loss but the tool's.
+        // A group that cannot be updated now is updated with the next checkpoint. It is nobody's loss but the tool's.
         let _ = client.commit(&list, CommitMode::Sync);
     }
 }

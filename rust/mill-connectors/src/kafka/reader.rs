@@ -178,7 +178,7 @@ impl KafkaReader {
     }
 }
 
-/// Whether librdkafka goes on by itself after this error of a partition.
+/// Whether librdkafka continues by itself after this error of a partition.
 fn is_passing(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(

@@ -73,7 +73,7 @@ pub(super) struct Shared {
     run: AtomicU64,
     /// Numbers the parts.
     parts: AtomicU64,
-    /// How the run that goes on now writes, once the committer was told.
+    /// How the run that continues now writes, once the committer was told.
     way: Mutex<Way>,
 }
 

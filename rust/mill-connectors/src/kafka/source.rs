@@ -68,7 +68,7 @@ pub enum Start {
     Earliest,
     /// After the last one.
     Latest,
-    /// Where the consumer group stands.
+    /// The committed offset of the consumer group.
     Committed,
     /// At the first message that is not older than this, in milliseconds since 1970.
     Time(i64),

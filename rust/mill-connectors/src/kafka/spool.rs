@@ -20,7 +20,7 @@ use mill_protocol::{Error, Result};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-/// Messages up to this many bytes lie in the checkpoint itself.
+/// Messages up to this many bytes are in the checkpoint itself.
 pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 /// Messages beyond this many bytes are not held in memory.
 pub(super) const HELD_BYTES_MAX: usize = 1 << 20;

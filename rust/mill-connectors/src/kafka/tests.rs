@@ -71,7 +71,7 @@ fn write(mock: &Mock, topic: &str, columns: MessageColumns, batches: Vec<Batch>)
     assert!(writer.pre_commit(Epoch(2)).unwrap().is_none());
 }
 
-/// All rows of the splits, and what was rejected; each split is opened anew after so many reads, at its position.
+/// All rows of the splits, and what was rejected; each split is opened again after so many reads, at its position.
 fn read(source: &dyn Source, states: Vec<SplitState>, reads_max: usize) -> (Vec<(i32, i64, i64)>, Vec<Rejected>) {
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
     for mut state in states {

@@ -451,7 +451,7 @@ impl SinkWriter for DirectWriter {
 
     fn is_ready(&self) -> bool {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // What goes wrong here is told by the next write.
+        // What goes wrong here is reported by the next write.
         if waiting.send(&self.producer).is_err() {
             return true;
         }

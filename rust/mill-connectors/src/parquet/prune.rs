@@ -22,7 +22,7 @@ const JUDGED_ROWS: u64 = 64 << 10;
 /// Where more than one in so many rows meets them, reading the others too costs less than leaving them out.
 const KEPT_ONE_IN: u64 = 4;
 
-/// Conditions that a source was told, and what came of them so far, over all its readers.
+/// Conditions that a source was passed, and what came of them so far, over all its readers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
     pub(super) conditions: Arc<[Condition]>,
@@ -105,7 +105,7 @@ impl Pruning {
         seen < JUDGED_ROWS || kept <= seen / KEPT_ONE_IN
     }
 
-    /// The rows of a row group that lie in pages which are not ruled out; `None` where the file does not say what is in its
+    /// The rows of a row group that are in pages which are not ruled out; `None` where the file does not say what is in its
     /// pages.
     pub(super) fn pages(&self, group: usize) -> Result<Option<RowSelection>> {
         let whole = self.metadata.metadata();

@@ -40,7 +40,7 @@ pub(super) const DECODED_ROWS: usize = 8192;
 /// A run with conditions ends after about so many rows: their columns are read for all of them before the first is returned.
 const RUN_ROWS: u64 = 128 << 10;
 
-/// Between pieces of an object that are no farther apart than this, what lies between them is fetched with them.
+/// Between pieces of an object that are no farther apart than this, what is between them is fetched with them.
 const NEAR_BYTES: u64 = 1 << 20;
 
 pub(super) struct ParquetReader {
@@ -84,7 +84,7 @@ impl ParquetReader {
         self.file.metadata.metadata().row_group(group).num_rows().max(0) as u64
     }
 
-    /// Where the columns that are read lie in a row group; pieces that are near each other are one.
+    /// Where the columns that are read are in a row group; pieces that are near each other are one.
     fn chunks(&self, group: usize) -> Vec<(u64, u64)> {
         let metadata = &self.file.metadata;
         let mask = ProjectionMask::roots(metadata.parquet_schema(), self.places.iter().copied());

@@ -23,11 +23,11 @@ use super::pgoutput::Lsn;
 /// How far was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
-    /// Which server it is; a copy of one that goes on by itself has the same number.
+    /// Which server it is; a copy of one that continues by itself has the same number.
     pub(super) system: String,
     /// The number of the table in the catalog: one that is dropped and created again has another.
     pub(super) table: u32,
-    /// Transactions whose commit lies before it were read.
+    /// Transactions whose commit is before it were read.
     pub(super) lsn: Lsn,
     /// The transaction of which a part was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]

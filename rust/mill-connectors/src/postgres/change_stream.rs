@@ -142,7 +142,7 @@ impl Changes<'_> {
             Streamed::Alive(end, asks) => {
                 // Within a transaction it says nothing: the server may be ahead of what it has sent.
                 if self.transaction.is_none() && end > self.place.lsn {
-                    // A transaction of which a part was read is still to come, unless its commit lies before that.
+                    // A transaction of which a part was read is still to come, unless its commit is before that.
                     let within = self.place.within.filter(|within| within.commit >= end);
                     self.move_to(end, within);
                 }
@@ -189,7 +189,7 @@ impl Changes<'_> {
         Ok(true)
     }
 
-    /// All transactions whose commit lies before this place were read.
+    /// All transactions whose commit is before this place were read.
     fn move_to(&mut self, lsn: Lsn, within: Option<Within>) {
         self.place.lsn = lsn;
         self.place.within = within;

@@ -85,7 +85,7 @@ impl Shared {
 
     /// Up to where this run has no need of the log any more.
     pub(super) fn kept(&self) -> Lsn {
-        // Relaxed: the number stands for itself.
+        // Relaxed: no other data depends on the number.
         Lsn(self.kept.load(Ordering::Relaxed))
     }
 

@@ -331,7 +331,7 @@ pub(super) fn begin<'c>(shared: &Shared, client: &'c mut Client) -> Attempt<Tran
     Ok(transaction)
 }
 
-/// Whether a transaction was committed; one that still goes on is asked about again.
+/// Whether a transaction was committed; one that is still in progress is asked about again.
 fn became(shared: &Shared, client: &mut Client, number: i64) -> Attempt<bool> {
     let row = client.query_one("SELECT txid_status($1)", &[&number]);
     match row.map_err(|e| shared.failure("ask what became of a transaction", &e))?.get::<_, Option<String>>(0).as_deref() {
@@ -494,7 +494,7 @@ impl Committer for PostgresCommitter {
     }
 
     fn abort(&mut self) -> Result<()> {
-        // What waits is in files that the next recovery takes up or removes; those without a name go with the process. A prepared
+        // What waits is in files that the next recovery applies or removes; those without a name go with the process. A prepared
         // transaction would hold its locks until then.
         if let Some(Preparing { names, .. }) = self.preparing.as_deref() {
             let shared = &self.shared;

@@ -21,7 +21,7 @@ pub(super) struct Session {
 
 /// A snapshot of the database, as long as the session that has made it is open.
 pub(super) struct Exported {
-    /// It shows the transactions whose commit lies before it.
+    /// It shows the transactions whose commit is before it.
     pub(super) point: Lsn,
     pub(super) name: String,
 }

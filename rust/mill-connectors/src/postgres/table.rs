@@ -14,7 +14,7 @@ use crate::nearest::{did_you_mean, quoted};
 /// The first version that has all that is asked of its catalog.
 const VERSION_MIN: i32 = 120_000;
 
-/// How rows lie in the table.
+/// How rows are stored in the table.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     /// The table, with its schema.

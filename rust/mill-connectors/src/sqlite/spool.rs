@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::Shared;
 use super::owner::{self, directory_of, run_of};
 
-/// Rows up to this many bytes lie in the checkpoint itself.
+/// Rows up to this many bytes are in the checkpoint itself.
 const INLINE_BYTES_MAX: usize = 32 << 10;
 /// Rows beyond this many bytes are not held in memory.
 const HELD_BYTES_MAX: usize = 1 << 20;

@@ -61,7 +61,7 @@ fn other_data_must_have_as_many_rows() {
 
 #[test]
 fn the_identity_of_a_split_never_changes() {
-    // It stands in checkpoints.
+    // It is in checkpoints.
     assert_eq!(SplitId::of("flights.csv"), SplitId(818_592_921_833_540_470));
     assert_ne!(SplitId::of(""), SplitId::NONE);
 }

@@ -125,7 +125,7 @@ impl Access {
         if slab.len() > all || !is_within {
             return Err(FrameError::corrupt(format!("a slab of {all} bytes claims {}", slab.len())));
         }
-        // SAFETY: start and len lie within the bytes of the archive, which the owner given along keeps alive and
+        // SAFETY: start and len are within the bytes of the archive, which the owner given along keeps alive and
         // unchanged (A1).
         Ok(unsafe { Buffer::from_custom_allocation(start, slab.len(), self.0.clone()) })
     }

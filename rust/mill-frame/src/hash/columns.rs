@@ -9,7 +9,7 @@
 //!   fold(a, b) = low64(a * b) ^ high64(a * b)
 //! ```
 //!
-//! Equal values have equal hashes whatever array they lie in: integers are widened to 64 bits, floats to `f64` with one
+//! Equal values have equal hashes whatever array they are in: integers are widened to 64 bits, floats to `f64` with one
 //! NaN and one zero, dictionaries and views hash the value and not the code. So a stream keyed by a plain string meets
 //! its state again after the reader starts to give dictionaries. Two folds stand behind each bit of the result, which
 //! is what lets key group (high bits) and slot (low bits) be taken from the same hash; a test counts both.

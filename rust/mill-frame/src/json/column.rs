@@ -268,7 +268,7 @@ impl<'a> Source<'a> {
         list.map(|list| Arc::new(list) as _)
     }
 
-    /// The column of the items of lists; what is wrong with an item is told of the row of its list.
+    /// The column of the items of lists; what is wrong with an item is reported for the row of its list.
     fn nested(
         self,
         offsets: &[i32],

@@ -15,7 +15,7 @@ pub(super) struct Writer<'a> {
     pub is_whole: bool,
 }
 
-/// The tags of types. They are stored, so each stands forever.
+/// The tags of types. They are stored, so each is fixed forever.
 pub(super) mod tag {
     pub const NULL: u8 = 0;
     pub const BOOLEAN: u8 = 1;

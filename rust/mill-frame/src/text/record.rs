@@ -117,7 +117,7 @@ impl Json<'_> {
         if column.is_null(row) {
             return self.written.push_str("null");
         }
-        // One row of the column: that is all that is laid out anew.
+        // One row of the column: that is all that is laid out again.
         let value = column.slice(row, 1);
         if is_object(field) {
             let shown = (self.object)(field, &value);

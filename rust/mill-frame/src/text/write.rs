@@ -70,7 +70,7 @@ impl TextColumn {
     /// The values of a column; `None` if its type has no form as text (lists, structs, maps, intervals).
     ///
     /// # Errors
-    /// When Arrow cannot lay out the values anew: an invalid dictionary, a zone that is not known.
+    /// When Arrow cannot lay out the values again: an invalid dictionary, a zone that is not known.
     pub fn new(array: &ArrayRef) -> Result<Option<TextColumn>, ArrowError> {
         let as_type = |data_type: &DataType| cast(array, data_type);
         let signed = || Ok::<_, ArrowError>(as_type(&DataType::Int64)?.as_primitive::<Int64Type>().clone());

@@ -81,7 +81,7 @@ pub fn nested_types(inner: &DataType) -> Vec<DataType> {
         DataType::Struct(pair.clone()),
         DataType::Map(Arc::new(Field::new("entries", DataType::Struct(pair), false)), false),
     ];
-    // Nulls of these two lie in their values, where a parent that allows none still finds them.
+    // Nulls of these two are in their values, where a parent that allows none still finds them.
     if !matches!(inner, DataType::Null | DataType::Dictionary(..)) {
         types.push(DataType::List(field(false)));
     }

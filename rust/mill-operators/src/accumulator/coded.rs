@@ -57,7 +57,7 @@ impl CodedKeys {
             }
             None => {
                 self.is_full = true;
-                // Where values come and go, dictionaries that were of use for long enough are simply begun anew.
+                // Where values come and go, dictionaries that were of use for long enough are simply started over.
                 if self.taken as u64 >= keys_max {
                     self.pause_next = PAUSE_RECORDS;
                 } else {

@@ -62,7 +62,7 @@ impl Accumulator for WordPlace {
         let (words, nulls, filter) = (self.words.as_slice(), self.nulls.as_ref(), self.filter.as_ref());
         let (is_first, word, is_set, is_valid) = (self.is_first, self.word, self.is_set, self.is_valid);
         if is_set.word != is_valid.word {
-            // The two flags came to lie in different words: rare, so without a kernel of its own.
+            // The two flags came to be in different words: rare, so without a kernel of its own.
             for i in 0..select.len() {
                 let (record, row) = (select.at(i), rows.row(i));
                 if passes(filter, record) && !(is_first && row[is_set.word] & is_set.mask != 0) {

@@ -74,7 +74,7 @@ impl Accumulator for User {
                 problems.push((record as usize, error));
                 continue;
             }
-            // The function changed nothing, so each record is tried by itself and the failing ones are told.
+            // The function changed nothing, so each record is tried by itself and the failing ones are reported.
             for record in records {
                 if let Err(error) = self.call(rows, first, &[record]) {
                     problems.push((record as usize, error));

@@ -77,7 +77,7 @@ impl Asked {
     fn tick(&mut self, now: i64, idleness: i64) {
         match *self {
             Asked::InVain => *self = Asked::InVainSince(now),
-            // Time that went back is begun anew.
+            // Time that went back is started over.
             Asked::InVainSince(since) if since > now => *self = Asked::InVainSince(now),
             Asked::InVainSince(since) if now - since >= idleness => *self = Asked::Idle,
             _ => {}

@@ -109,12 +109,12 @@ fn scaled(
     }))
 }
 
-/// The latest time including these records, and the split's watermark in front of each if any lies behind it.
+/// The latest time including these records, and the split's watermark in front of each if any is behind it.
 pub(super) fn behind(times: &[i64], latest: Option<i64>, disorder: i64) -> (i64, Option<ScalarBuffer<i64>>) {
     let before = latest.unwrap_or(i64::MIN);
     let (least, greatest) = least_and_greatest(times);
     let after = before.max(greatest);
-    // No record can lie behind a watermark that even the last one reaches no further than the earliest time.
+    // No record can be behind a watermark that even the last one reaches no further than the earliest time.
     if least >= after.saturating_sub(disorder) || !is_any_behind(times, before, disorder) {
         return (after, None);
     }

@@ -73,7 +73,7 @@ impl KeptWindows {
         Ok(())
     }
 
-    /// Gathers what lies before each record of a key that the watermark has passed; those before the first deadline have had
+    /// Gathers what is before each record of a key that the watermark has passed; those before the first deadline have had
     /// their results.
     fn cut_rolling(&mut self, key: KeyRef<'_>, deadline: i64, length: i64, due: &mut Due) -> Result<()> {
         let from = deadline.saturating_sub(1);

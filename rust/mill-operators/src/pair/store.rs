@@ -79,7 +79,7 @@ impl RowStore {
         }
     }
 
-    /// The rows from this position on, at most so many, as they lie in one part; `None` after the last.
+    /// The rows from this position on, at most so many, as they are in one part; `None` after the last.
     pub(crate) fn piece(&self, from: usize, rows_max: usize) -> Option<RecordBatch> {
         let part = self.parts.iter().find(|part| part.end() > from)?;
         let skipped = from - part.start as usize;

@@ -215,7 +215,7 @@ impl Store {
         Ok(())
     }
 
-    /// Has keys looked at as soon as time goes on that have values from before their state had a ttl: they count as written then.
+    /// Has keys looked at as soon as time advances that have values from before their state had a ttl: they count as written then.
     pub(super) fn look_at_unwritten(&mut self) -> Result<()> {
         if !self.values.may_be_unwritten() {
             return Ok(());

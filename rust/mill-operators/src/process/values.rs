@@ -300,7 +300,7 @@ impl Values {
         (0..states.num_rows() as u32).filter(|&row| of_clock.iter().any(|aged| is_unwritten(row as usize, aged))).collect()
     }
 
-    /// Keys that have states are to be looked at as soon as this clock goes on. Returns the deadlines that change by that.
+    /// Keys that have states are to be looked at as soon as this clock advances. Returns the deadlines that change by that.
     pub(super) fn look_at_once(&self, backend: &mut StateBackend, clock: TimerClock, keys: &KeyBatch, records: &[u32]) -> Deadlines {
         let mut deadlines = Deadlines::default();
         let mut rows = backend[self.table].open(PANE).find_or_insert(keys, records);
@@ -310,7 +310,7 @@ impl Values {
         deadlines
     }
 
-    /// Of these records those whose keys have states; their deadlines are to be set anew.
+    /// Of these records those whose keys have states; their deadlines are to be set again.
     pub(super) fn take_deadlines(
         &self,
         backend: &mut StateBackend,

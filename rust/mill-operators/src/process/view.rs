@@ -172,7 +172,7 @@ fn map_of(keys: &ListArray, values: &ListArray, column: &ArrayRef, field: &Field
     let keys_field = Field::new("keys", column.data_type().clone(), true);
     let Some(DataType::Map(entries, is_sorted)) = map_type(&keys_field, field) else { return Err(damaged()) };
     let DataType::Struct(fields) = entries.data_type() else { return Err(damaged()) };
-    // Put together anew, as the two columns may begin at other places of their values.
+    // Put together again, as the two columns may begin at other places of their values.
     let lists = |list: &ListArray| -> Result<ArrayRef> {
         let lists: Vec<ArrayRef> = (0..list.len()).filter(|&row| list.is_valid(row)).map(|row| list.value(row)).collect();
         let lists: Vec<&dyn Array> = lists.iter().map(AsRef::as_ref).collect();

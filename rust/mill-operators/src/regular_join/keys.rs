@@ -150,7 +150,7 @@ impl Keys {
         self.rebuild(|of| of != side);
     }
 
-    /// Puts all lists of these sides together anew, without blocks in no use; those of others are emptied.
+    /// Rebuilds all lists of these sides, without blocks in no use; those of others are emptied.
     fn rebuild(&mut self, is_kept: impl Fn(usize) -> bool) {
         let former = std::mem::take(&mut self.lists);
         for slot in &mut self.slots {

@@ -1,6 +1,6 @@
 //! Lists of row numbers, the rows of a key each: contiguous, in blocks of one arena.
 //!
-//! Most keys have one row of a side, whose number lies in the list itself. Longer lists have a block of 2, 4, 8, … places, and move to a
+//! Most keys have one row of a side, whose number is in the list itself. Longer lists have a block of 2, 4, 8, … places, and move to a
 //! larger or smaller one as rows come and go. A block that is left is used by the next list of its size.
 
 /// A list of [`Lists`].

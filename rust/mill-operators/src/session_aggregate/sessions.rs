@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The id of a session is the time of the record that began it. No two sessions of a key have the same: a record at that time
-//! would lie within the session. When a record joins two sessions, the id of one goes on, and the other becomes a part: its rows
+//! would be within the session. When a record joins two sessions, the id of one goes on, and the other becomes a part: its rows
 //! stay where they are until the session has its result.
 //!
 //! All of it follows from the rows of accumulators, which know where they start and end. So no checkpoint holds it.

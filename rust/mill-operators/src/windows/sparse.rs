@@ -57,7 +57,7 @@ const HELD: usize = 3 * ROWS;
 const HELD_MAX: usize = 16 * ROWS;
 /// How many records that are gone may be kept, beside as many as are held.
 const GONE: usize = 16 * ROWS;
-/// About how many records lie in memory that is given back as a whole.
+/// About how many records are in memory that is given back as a whole.
 const PART: usize = ROWS;
 
 /// Windows in tables that they share, by their ids.

@@ -16,7 +16,7 @@ use crate::functions;
 use crate::suggest::unknown_operand;
 use crate::types::{is_decimal, is_number, is_object, is_string, supertype, type_name};
 
-/// Where an expression stands.
+/// The place of an expression.
 pub(crate) struct Scope<'a> {
     pub(crate) schema: &'a Schema,
     pub(crate) is_generator: bool,

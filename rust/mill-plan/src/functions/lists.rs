@@ -280,7 +280,7 @@ fn slice(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
                 _ => {
                     let start = if first < 0 { length + first } else { first };
                     let count = number(2, row.get()).unwrap_or(i64::MAX).max(0);
-                    // What lies before the list is cut off the count.
+                    // What is before the list is cut off the count.
                     (start.max(0), if start < 0 && count < i64::MAX { (count + start).max(0) } else { count })
                 }
             };

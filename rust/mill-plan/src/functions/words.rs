@@ -92,7 +92,7 @@ pub(super) fn extract_all(texts: &StringArray, class: Option<&ByteClass>, patter
     }
 }
 
-/// What stands between a separator, which is not empty, in each string; null for null.
+/// What is between a separator, which is not empty, in each string; null for null.
 pub(super) fn split(texts: &StringArray, separator: &str) -> Result<ArrayRef> {
     if let [byte] = separator.as_bytes() {
         let bits = ByteClass::of_byte(*byte).bits(used(texts));
@@ -170,7 +170,7 @@ fn runs(bits: &[u64], text: &[u8], start: usize, end: usize, found: &mut Pieces)
     }
 }
 
-/// Pushes what stands between set bits.
+/// Pushes what is between set bits.
 #[inline(always)]
 fn parts(bits: &[u64], text: &[u8], start: usize, end: usize, found: &mut Pieces) {
     let mut from = start;

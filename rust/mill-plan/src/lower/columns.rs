@@ -10,7 +10,7 @@ use super::rewrite::keep;
 use crate::steps::{Names, Need};
 use crate::stream::{Content, ERRORS};
 
-/// Drops columns that nobody needs, from the sinks to the sources, then works out the columns of each step anew.
+/// Drops columns that nobody needs, from the sinks to the sources, then recomputes the columns of each step.
 pub(super) fn prune(graph: &mut Graph) -> Result<()> {
     let needed = needed(graph)?;
     for (vertex, needed) in graph.steps.iter_mut().zip(&needed) {

@@ -193,7 +193,7 @@ impl WindowedStream {
     /// The columns that results begin with: the keys, the bounds of the window, and which of its results it is.
     pub(super) fn result_fields(&self) -> Result<Vec<Field>> {
         if matches!(self.kind, WindowKind::Rolling(_)) {
-            // A record and what lies before it.
+            // A record and what is before it.
             return Ok(self.keyed.stream.schema().fields().iter().map(|field| field.as_ref().clone()).collect());
         }
         let mut fields = self.keyed.key_fields()?;

@@ -59,7 +59,7 @@ fn what_was_applied_is_repeated_in_order_from_any_mark_that_is_kept() {
     kit.apply(batch(5));
     assert_eq!(kit.repeated(0), [3, 4, -1, 5]);
     assert_eq!(kit.repeated(1), [5]);
-    // The checkpoint is complete: what lies before it is let go of with the next entry.
+    // The checkpoint is complete: what is before it is let go of with the next entry.
     kit.published.store(1, Ordering::Relaxed);
     kit.apply(batch(6));
     assert!(kit.log.rewind(Epoch(0)).is_none());

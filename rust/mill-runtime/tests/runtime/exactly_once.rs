@@ -12,7 +12,7 @@ use mill_snapshot::{FaultDisk, Store};
 
 use crate::support::*;
 
-/// What lies outside the process.
+/// What is outside the process.
 pub struct World {
     pub disk: Arc<FaultDisk>,
     pub sinks: [MemorySink; 2],

@@ -1,4 +1,4 @@
-//! What stands before a payload: a header of 64 bytes, or a short one of 32.
+//! What is before a payload: a header of 64 bytes, or a short one of 32.
 //!
 //! A change of a few rows is not much larger than the header before it. So blocks of keyed state that are not used where
 //! they are mapped have the short one: it leaves out what is the same for all of them, has one checksum for itself and

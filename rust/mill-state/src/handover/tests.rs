@@ -24,7 +24,7 @@ impl Dice {
     }
 }
 
-/// Keys and rows of one kind: with `is_plain` all that a chunk has lies in its rows, else also in its arena and cells.
+/// Keys and rows of one kind: with `is_plain` all that a chunk has is in its rows, else also in its arena and cells.
 #[derive(Clone)]
 struct Kind {
     is_plain: bool,

@@ -55,7 +55,7 @@ fn the_chunks_of_a_pane_that_no_checkpoint_has_seen_serve_the_next() {
     let mut encoder = KeyEncoder::new(&types).unwrap();
     let mut chain = Vec::new();
     let fill = |panes: &mut PaneTables, encoder: &mut KeyEncoder, pane: i64, from: i64| {
-        // Keys that are too long to lie in the row.
+        // Keys that are too long to be in the row.
         let names = (from..from + 1000).map(|name| format!("a name that is long, {name}"));
         let column: ArrayRef = Arc::new(StringArray::from_iter_values(names));
         let keys = encoder.encode(&[column], 1000).unwrap();

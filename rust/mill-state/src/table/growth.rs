@@ -124,7 +124,7 @@ impl StateTable {
             let half = (row[0] >> bit) as usize & 1;
             // SAFETY: both chunks are writable and have an empty row: together they take the rows of one.
             let target = unsafe { halves[half].empty_row(row[0]) };
-            // SAFETY: the row lies in the chunk and has `row_words` words; nothing else refers into it.
+            // SAFETY: the row is in the chunk and has `row_words` words; nothing else refers into it.
             unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), target, row_words) };
             counts[half] += 1;
         }

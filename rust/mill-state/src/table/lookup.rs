@@ -210,7 +210,7 @@ impl StateTable {
             long = Some(arena.len() as u64);
             arena.extend_from_slice(&keys.bytes.as_slice()[start..start + view_length(key)]);
         }
-        // SAFETY: the row lies in the chunk, which is writable; a row has the tag and the key's words.
+        // SAFETY: the row is in the chunk, which is writable; a row has the tag and the key's words.
         let words = unsafe { std::slice::from_raw_parts_mut(row, 1 + key.len()) };
         words[0] = keys.tag(record) | dirty;
         words[1..].copy_from_slice(key);
@@ -289,7 +289,7 @@ impl StateTable {
                 let chunk = &self.chunks[place as usize];
                 let end = chunk.find::<SHAPE>(row_words, keys, record);
                 if end.is_match {
-                    // SAFETY: the slot lies in the chunk, and the assertion keeps the word within the row; nothing writes to it now.
+                    // SAFETY: the slot is in the chunk, and the assertion keeps the word within the row; nothing writes to it now.
                     found(record, unsafe { *chunk.row(end.slot, row_words).add(word) });
                 }
             }
@@ -447,7 +447,7 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
         // The other row of the pair: after an even slot, before an odd one. The lowest bit of the slot is that of the hash.
         let is_odd = (hash & 1) as usize;
         let other = first.wrapping_add(row_words).wrapping_sub(is_odd * 2 * row_words);
-        // SAFETY: both rows lie in the chunk: slots of a pair differ in the lowest bit, and chunks have 16 rows or more.
+        // SAFETY: both rows are in the chunk: slots of a pair differ in the lowest bit, and chunks have 16 rows or more.
         let (first_tag, other_tag) = unsafe { (*first, *other) };
         let is_first = first_tag & TAG_MATCH == tag;
         let is_second = other_tag & TAG_MATCH == tag;
@@ -501,7 +501,7 @@ unsafe fn hit_behind(hashes: &[u64], words: &[u64], reach: Reach<'_>, pointers: 
         let first = unsafe { reach.behind(reach.entry(hash), hash, pointers[index]) };
         let is_odd = (hash & 1) as usize;
         let other = first.wrapping_add(row_words).wrapping_sub(is_odd * 2 * row_words);
-        // SAFETY: both rows lie in the chunk, whose place and size its entry tells; `step_from` keeps the lowest bit of the
+        // SAFETY: both rows are in the chunk, whose place and size its entry tells; `step_from` keeps the lowest bit of the
         // slot, and slots of a pair differ in it alone.
         let (first_tag, other_tag) = unsafe { (*first, *other) };
         let is_first = first_tag & TAG_MATCH == tag;

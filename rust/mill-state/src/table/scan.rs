@@ -20,14 +20,14 @@ impl StateTable {
     }
 
     /// Reads on from `cursor` as [`scan`](StateTable::scan) does, but only the rows whose last key column, a whole number that is
-    /// never null, lies within a range.
+    /// never null, is within a range.
     pub fn scan_within(&mut self, cursor: &mut Cursor, rows_max: usize, within: RangeInclusive<i64>) -> RowsRead<'_> {
         match self.layout.key.last_word() {
             Some(word) => {
                 if within.is_empty() {
                     return self.scan_where(cursor, 0, |_, _| false);
                 }
-                // One comparison instead of two: what lies below the start wraps round to far above.
+                // One comparison instead of two: what is below the start wraps round to far above.
                 let (start, span) = (*within.start(), within.end().wrapping_sub(*within.start()) as u64);
                 self.scan_where(cursor, rows_max, |row, _| (row[0] != 0) & ((row[word] as i64).wrapping_sub(start) as u64 <= span))
             }
@@ -56,7 +56,7 @@ impl StateTable {
             for slot in cursor.slot..cursor.slot + slots as u32 {
                 let start = chunk.row(slot, row_words);
                 (rows[found], places[found]) = (start, (cursor.chunk as u32, slot));
-                // SAFETY: the slot lies in the chunk, whose rows have `row_words` words; nothing writes to them meanwhile.
+                // SAFETY: the slot is in the chunk, whose rows have `row_words` words; nothing writes to them meanwhile.
                 let row = unsafe { std::slice::from_raw_parts(start.cast_const(), row_words) };
                 found += usize::from(is_wanted(row, arena));
             }
@@ -93,7 +93,7 @@ impl StateTable {
                 cursor.slot = slot + 1;
                 if let Some(flag) = flag {
                     let row = chunk.row(slot, row_words);
-                    // SAFETY: the slot lies in the chunk and flags lie within the row.
+                    // SAFETY: the slot is in the chunk and flags are within the row.
                     let (tag, flags) = unsafe { (*row, *row.add(flag.word)) };
                     if tag == 0 || flags & flag.mask == 0 {
                         continue;

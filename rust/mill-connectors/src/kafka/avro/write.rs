@@ -58,7 +58,7 @@ pub(in crate::kafka) struct AvroEncoder {
     /// The fields as the encoder takes them.
     fields: SchemaRef,
     encoder: Encoder,
-    /// What stands before each record.
+    /// What is before each record.
     head: Vec<u8>,
 }
 

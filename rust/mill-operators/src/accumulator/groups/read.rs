@@ -126,7 +126,7 @@ impl Groups {
         finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, (keys, Vec::new()), &rows).map(Some)
     }
 
-    /// The same of those rows alone whose last key column, which is a number, lies within a range, if one is given.
+    /// The same of those rows alone whose last key column, which is a number, is within a range, if one is given.
     pub(crate) fn results_within(
         &mut self,
         pane: i64,

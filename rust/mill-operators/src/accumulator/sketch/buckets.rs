@@ -3,7 +3,7 @@
 //!
 //! The bytes are buckets in order of their values: a key of 4 bytes and a count of 8. A finite value `v > 0` has the key
 //! `ceil(log(v) / log(GAMMA))` shifted to be positive, a negative one the negative of its mirror image; zero has key 0;
-//! infinities and NaN lie outside of all. There are at most some 150,000 buckets whatever the values.
+//! infinities and NaN are outside of all. There are at most some 150,000 buckets whatever the values.
 //!
 //! From: C. Masson, J. E. Rim, H. K. Lee, DDSketch: a fast and fully-mergeable quantile sketch with relative-error
 //! guarantees (VLDB 2019).

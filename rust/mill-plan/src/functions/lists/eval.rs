@@ -55,7 +55,7 @@ fn unfit(body: &Expr) -> Option<&'static str> {
     None
 }
 
-/// The elements that lists have, without those that lie in null lists or between lists, and how many each has.
+/// The elements that lists have, without those that are in null lists or between lists, and how many each has.
 fn own_values(list: &ListArray) -> Result<(ArrayRef, Vec<usize>)> {
     let offsets = list.value_offsets();
     let span = |row: usize| if list.is_null(row) { 0..0 } else { offsets[row] as usize..offsets[row + 1] as usize };

@@ -8,7 +8,7 @@ use mill_protocol::{
 
 use super::rows_of;
 
-/// What lies outside the process: it outlives a kill.
+/// What is outside the process: it outlives a kill.
 #[derive(Debug, Default)]
 pub struct Target {
     pub visible: Vec<Vec<i64>>,
