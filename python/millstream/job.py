@@ -518,13 +518,9 @@ def graph(
 
 
 def _graph_of(sinks: list[Any], options: dict[str, Any]) -> Graph:
-    return _graph(*_engine.plan_of(sinks, options))
+    from millstream._graph import graph_of
 
-
-def _graph(text: str, nodes: list[Any], edges: list[Any]) -> Graph:
-    from millstream._graph import Graph, GraphEdge, GraphNode
-
-    return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], text)
+    return graph_of(*_engine.plan_of(sinks, options))
 
 
 def run(
@@ -734,10 +730,14 @@ def diff_of_raw(sinks: list[Any], options: dict[str, Any], id: int | None) -> St
 
 def explain_stream(stream: Stream, *, parallelism: int | None) -> str:
     """Return the plan of a stream as text."""
-    return explain(stream._raw, settings(parallelism=parallelism))
+    from millstream._graph import PlanText
+
+    return PlanText(explain(stream._raw, settings(parallelism=parallelism)))
 
 
 def graph_of_stream(stream: Stream, *, parallelism: int | None) -> Graph:
     """Return the plan of a stream as nodes and edges."""
+    from millstream._graph import graph_of
+
     options = settings(parallelism=parallelism)
-    return _graph(explain(stream._raw, options), *_engine.graph(stream._raw, options))
+    return graph_of(explain(stream._raw, options), *_engine.graph(stream._raw, options))

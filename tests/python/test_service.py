@@ -280,6 +280,6 @@ def test_a_plan_with_several_sinks_is_drawn() -> None:
     plan = mill.graph(words.write_csv("out/"), words.filter(col("n") > 1).write_json("others/"), parallelism=2, checkpoint="state/")
     assert sorted(node.name for node in plan.nodes if node.kind == "sink") == ["write_csv", "write_json"]
     assert "exactly_once" in str(plan)
-    assert plan._repr_svg_().count("<rect") == len(plan.nodes)
+    assert plan._repr_html_().count("<rect") == len(plan.nodes)
     with pytest.raises(mill.PlanError, match="at least one sink"):
         mill.graph()
