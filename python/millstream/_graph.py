@@ -150,7 +150,9 @@ class PlanText(str):
             if line and not deep:
                 text = f"<b>{text}</b>"
             lines.append(f'<div style="padding-left:{deep + 4}ch;text-indent:-4ch;min-height:1em">{text}</div>')
-        return f'<pre style="white-space:pre-wrap;font-size:90%;line-height:1.4">{"".join(lines)}</pre>'
+        # Themes have fonts and breaks of their own for what is within a block of text.
+        font = "font-family:var(--jp-code-font-family,monospace);font-size:90%;line-height:1.4"
+        return f'<pre style="white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;{font}">{"".join(lines)}</pre>'
 
 
 def graph_of(text: str, nodes: Iterable[Sequence[Any]], edges: Iterable[Sequence[Any]]) -> Graph:

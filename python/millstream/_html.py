@@ -58,14 +58,17 @@ def _taken(step: StepMetrics) -> int:
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:
-    """Return a table; texts are escaped."""
+    """Return a table; texts are escaped, and on the left of their columns."""
+    body = list(rows)
+    is_text = [any(isinstance(row[place], str) for row in body) for place in range(len(names))]
 
     def cells(tag: str, values: Iterable[object]) -> str:
-        return "".join(f"<{tag}>{html.escape(_text(value))}</{tag}>" for value in values)
+        begun = (f'<{tag} style="text-align:left">' if is_left else f"<{tag}>" for is_left in is_text)
+        return "".join(f"{begin}{html.escape(_text(value))}</{tag}>" for begin, value in zip(begun, values, strict=True))
 
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    lines = "".join(f"<tr>{cells('td', row)}</tr>" for row in body)
     below = f"<small>{html.escape(note)}</small>" if note else ""
-    return f"<table><thead><tr>{cells('th', names)}</tr></thead><tbody>{body}</tbody></table>{below}"
+    return f"<table><thead><tr>{cells('th', names)}</tr></thead><tbody>{lines}</tbody></table>{below}"
 
 
 def _text(value: object) -> str:
@@ -171,7 +174,9 @@ def of_jobs(jobs: Sequence[Job]) -> str:
         rows.append(
             (" … ".join(ends), state, since, figures.rows_in, speed, _lag(figures, now), figures.checkpoints_taken, job._directory, job.url)
         )
-    return table(names, rows)
+    # Without columns in which no job has anything.
+    shown = [place for place in range(len(names)) if not rows or any(row[place] is not None for row in rows)]
+    return table([names[place] for place in shown], ([row[place] for place in shown] for row in rows))
 
 
 def show_live(job: Job) -> None:
