@@ -4,7 +4,7 @@
 
     GET /         a page that shows the job, from the package itself: it fetches nothing from elsewhere
     GET /health   200 and the state as JSON while the job runs, 503 otherwise
-    GET /metrics  the figures in Prometheus' text format
+    GET /metrics  the figures of the job and of the process in Prometheus' text format
     GET /job      the figures as JSON, for the page
     GET /graph    the plan as SVG
 
@@ -29,6 +29,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millstream._process_figures import process_figures
 from millstream.errors import PlanError
 from millstream.report import RUNNING
 
@@ -43,6 +44,10 @@ _PORT_MAX = 65535
 _POLL_SECONDS = 0.05
 """How often the server looks whether it is to end."""
 _LOG = logging.getLogger("millstream.http")
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="6" fill="none" stroke="#4c8dd6" stroke-width="3"/>'
+    '<path d="M8 0v16M0 8h16" stroke="#4c8dd6" stroke-width="1.5"/></svg>'
+)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -105,6 +110,8 @@ class Endpoint:
         match path:
             case "/":
                 return 200, "text/html", (Path(__file__).parent / "_dashboard.html").read_text()
+            case "/favicon.ico":
+                return 200, "image/svg+xml", _ICON
             case "/health":
                 return (200 if state in RUNNING else 503), "application/json", json.dumps({"status": state})
             case "/graph":
@@ -112,13 +119,13 @@ class Endpoint:
             case "/metrics":
                 running = f"# HELP millstream_up Whether the job runs.\n# TYPE millstream_up gauge\nmillstream_up {int(state in RUNNING)}\n"
                 figures = "" if job is None else job.metrics().to_prometheus()
-                return 200, "text/plain; version=0.0.4", running + figures
+                return 200, "text/plain; version=0.0.4", running + figures + process_figures()
             case "/job":
                 return 200, "application/json", json.dumps(self._figures(job, state), default=_plain)
         return 404, "text/plain", "there is /, /health, /metrics, /job and /graph\n"
 
     def _figures(self, job: Job | None, state: str) -> dict[str, Any]:
-        figures: dict[str, Any] = {"state": state, "seconds": time.monotonic() - self._began}
+        figures: dict[str, Any] = {"state": state, "seconds": time.monotonic() - self._began, "now": time.time()}
         if job is not None:
             status = job.status
             figures |= {"restarts": status.restarts, "notes": status.notes, "waits": status.waits, "metrics": asdict(job.metrics())}

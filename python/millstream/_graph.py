@@ -1,15 +1,18 @@
-"""The plan of a stream as a graph: nodes, edges, and an SVG for notebooks."""
+"""The plan of a stream as a graph: nodes, edges, and what a notebook shows of them."""
 
 from __future__ import annotations
 
 import html
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Graph", "GraphEdge", "GraphNode"]
+__all__ = ["Graph", "GraphEdge", "GraphNode", "PlanText", "graph_of"]
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 190, 46, 60, 26, 12
-_CHARACTERS_MAX = 27
-_COLOURS = ("#6ea8dc", "#8cc474", "#f2b660", "#b48ad4", "#e58b8b", "#66c2b8")
+_RUNG = re.compile(r"^(?:native|compiled|batch|record)(?:; |$)")
+"""How a step runs, such as ``native``, before what it keeps."""
+_STATE_NAME = re.compile(r'^state "(?:[^"\\]|\\.)*"(?:; |$)')
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,19 @@ class GraphNode:
         The number of its chain: steps of one chain run on the same thread.
     parallelism
         How many parallel tasks run it.
+    state
+        What it keeps as state, as text; empty if it keeps nothing.
+    guarantee
+        What a sink guarantees, such as ``"exactly_once: committed after the checkpoint"``; empty for other steps.
 
     Examples
     --------
     >>> node = mill.from_iter([1]).filter(col("value") > 0).graph(parallelism=2).nodes[1]
     >>> node.kind, node.parallelism
     ('filter', 2)
+    >>> counts = mill.from_iter([1]).key_by("value").agg(n=mill.count())
+    >>> mill.graph(counts.write_csv("out/"), checkpoint="state/").nodes[-1].guarantee
+    'exactly_once: committed after the checkpoint'
     """
 
     name: str
@@ -41,6 +51,8 @@ class GraphNode:
     detail: str
     chain: int
     parallelism: int
+    state: str = ""
+    guarantee: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,52 +108,93 @@ class Graph:
         """Return the plan as text."""
         return self.text
 
-    def _ranks(self) -> list[int]:
-        """Return the column of each node: one after the last of those it comes from."""
-        ranks = [0] * len(self.nodes)
-        for _ in self.nodes:
-            before = list(ranks)
-            for edge in self.edges:
-                ranks[edge.end] = max(ranks[edge.end], ranks[edge.start] + 1)
-            if ranks == before:
-                break
-        return ranks
+    def _repr_pretty_(self, printer: Any, is_cycle: bool) -> None:
+        """Show the plan as text in IPython."""
+        printer.text(self.text)
+
+    def _repr_html_(self) -> str:
+        """Draw the plan in a notebook, in the colours of its theme."""
+        from millstream._drawing import drawing
+
+        return drawing(self)
 
     def _repr_svg_(self) -> str:
-        """Draw the plan as SVG, for a notebook."""
-        ranks = self._ranks()
-        heights: dict[int, int] = {}
-        places = []
-        for rank in ranks:
-            row = heights.get(rank, 0)
-            heights[rank] = row + 1
-            places.append((_MARGIN + rank * (_WIDTH + _GAP_X), _MARGIN + row * (_HEIGHT + _GAP_Y)))
-        width = 2 * _MARGIN + (max(ranks, default=0) + 1) * (_WIDTH + _GAP_X) - _GAP_X
-        height = 2 * _MARGIN + max(heights.values(), default=1) * (_HEIGHT + _GAP_Y) - _GAP_Y
-        parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-            # It shrinks with the page, and its text has the colour of the text around it.
-            'style="max-width:100%;height:auto" font-family="sans-serif" fill="currentColor">',
-            '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">',
-            '<path d="M0,0 L8,4 L0,8 z" fill="#777"/></marker></defs>',
-        ]
-        for edge in self.edges:
-            (x1, y1), (x2, y2) = places[edge.start], places[edge.end]
-            x1, y1, y2 = x1 + _WIDTH, y1 + _HEIGHT // 2, y2 + _HEIGHT // 2
-            parts.append(f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="#777" marker-end="url(#tip)"/>')
-            label = html.escape(_short(edge.label, 12))
-            parts.append(f'<text x="{(x1 + x2) // 2}" y="{(y1 + y2) // 2 - 4}" font-size="9" text-anchor="middle">{label}</text>')
-        for node, (x, y) in zip(self.nodes, places, strict=True):
-            colour = _COLOURS[node.chain % len(_COLOURS)]
-            title = html.escape(f"{node.name}: {node.detail}")
-            parts.append(
-                f'<g><title>{title}</title><rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="{colour}" fill-opacity="0.3" '
-                f'stroke="#999"/><text x="{x + 8}" y="{y + 18}" font-size="12">{html.escape(_short(node.name, 22))} '
-                f"×{node.parallelism}</text>"
-                f'<text x="{x + 8}" y="{y + 35}" font-size="10" opacity="0.7">{html.escape(_short(node.detail))}</text></g>'
-            )
-        return "".join([*parts, "</svg>"])
+        """Draw the plan as an image of its own, with a ground that is dark where the viewer prefers that."""
+        from millstream._drawing import drawing
+
+        return drawing(self, is_alone=True)
 
 
-def _short(text: str, limit: int = _CHARACTERS_MAX) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+class PlanText(str):
+    """A plan as text. A notebook shows its lines as they are.
+
+    Examples
+    --------
+    >>> plan = mill.from_iter([1]).explain()
+    >>> isinstance(plan, str), plan._repr_html_().startswith("<pre")
+    (True, True)
+    """
+
+    __slots__ = ()
+
+    def _repr_pretty_(self, printer: Any, is_cycle: bool) -> None:
+        """Show the text in IPython."""
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        """Show the text in a notebook; long lines wrap below their own indentation."""
+        lines = []
+        for line in self.splitlines():
+            deep = len(line) - len(line.lstrip())
+            text = html.escape(line.strip())
+            if line and not deep:
+                text = f"<b>{text}</b>"
+            lines.append(f'<div style="padding-left:{deep + 4}ch;text-indent:-4ch;min-height:1em">{text}</div>')
+        # Themes have fonts and breaks of their own for what is within a block of text.
+        font = "font-family:var(--jp-code-font-family,monospace);font-size:90%;line-height:1.4"
+        return f'<pre style="white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;{font}">{"".join(lines)}</pre>'
+
+
+def graph_of(text: str, nodes: Iterable[Sequence[Any]], edges: Iterable[Sequence[Any]]) -> Graph:
+    """Return a graph from what the planner knows: the text, the nodes, and the edges.
+
+    Examples
+    --------
+    >>> from millstream._graph import graph_of
+    >>> text = "exactly_once, no checkpoints\\n\\nchain 0 (1 task)\\n  collect        collect()  [none: complete when the job ends]"
+    >>> graph_of(text, [("collect", "sink", "collect()", 0, 1)], []).nodes[0].guarantee
+    'none: complete when the job ends'
+    """
+    notes = _Notes(text)
+    drawn = []
+    for name, kind, detail, chain, parallelism in nodes:
+        state, guarantee = notes.of(name, kind, detail, chain)
+        drawn.append(GraphNode(name, kind, detail, chain, parallelism, state, guarantee))
+    return Graph(drawn, [GraphEdge(*edge) for edge in edges], text)
+
+
+class _Notes:
+    """What the text says in brackets at the end of the line of a step."""
+
+    def __init__(self, text: str) -> None:
+        self._chains: dict[int, list[str]] = {}
+        lines: list[str] = []
+        for line in text.splitlines():
+            if (found := re.match(r"chain (\d+) \(", line)) is not None:
+                lines = self._chains.setdefault(int(found[1]), [])
+            else:
+                lines.append(line)
+
+    def of(self, name: str, kind: str, detail: str, chain: int) -> tuple[str, str]:
+        """Return what a step keeps, and what it guarantees if it is a sink."""
+        # A step that comes after another output of one has the name of that output before its own.
+        step = re.compile(rf" +(?:\S.*: )?{re.escape(name)} +{re.escape(detail)}(?:  \[(.*)\])?")
+        found = next((match for line in self._chains.get(chain, ()) if (match := step.fullmatch(line)) is not None), None)
+        notes = "" if found is None else found[1] or ""
+        if kind == "sink":
+            return "", notes
+        if kind == "source":
+            return "", ""
+        kept = _RUNG.sub("", notes, count=1)
+        named = _STATE_NAME.match(kept)
+        return (kept if named is None else kept[named.end() :] or kept), ""

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
+from millstream import _expression_hints as _expressions
 from millstream._nearest import did_you_mean, nearest
 
 __all__ = ["no_attribute", "no_name", "takes_by_name"]
@@ -102,7 +103,15 @@ _HINTS = {
     "KeyedStream": _OF_KEYED,
     "WindowedStream": _OF_WINDOWED,
     "WatermarkStrategy": _OF_STRATEGY,
+    "Expr": _expressions.OF_EXPR,
+    "StringNamespace": _expressions.OF_TEXTS,
+    "DateTimeNamespace": _expressions.OF_DATES,
+    "ListNamespace": _expressions.OF_LISTS,
+    "MapNamespace": _expressions.OF_MAPS,
+    "StructNamespace": _expressions.OF_STRUCTS,
 }
+_WRITTEN = {kind: f"Expr.{name}" for name, kind in _expressions.NAMESPACES.items()}
+"""What a user writes for a class that is never named."""
 
 _TUMBLING, _SLIDING = 'use mill.tumbling("1m")', 'use mill.sliding("10m", slide="1m")'
 _SESSION, _CUMULATIVE = 'use mill.session("30m")', 'use mill.cumulative(step="1h", size="1d")'
@@ -151,11 +160,13 @@ def no_attribute(owner: object, name: str) -> AttributeError:
     """
     # A class has its static methods, an object all of them.
     made = owner if isinstance(owner, type) else type(owner)
-    kind = made.__name__
-    hints = _HINTS.get(kind, {})
-    hint = hints.get(name)
+    # What when(…).then(…) returns is an expression, too.
+    base = next((each.__name__ for each in made.__mro__ if each.__name__ in _HINTS), made.__name__)
+    kind, hints = _WRITTEN.get(base, base), _HINTS.get(base, {})
+    hint = hints.get(name) or _elsewhere(base, name)
     if hint is not None:
         return AttributeError(f"{kind} has no {name}; {hint}", name=name, obj=owner)
+    kind = kind if base in _WRITTEN else made.__name__
     message = f"{'type object ' if made is owner else ''}{kind!r}{'' if made is owner else ' object'} has no attribute {name!r}"
     if name.startswith("_"):
         return AttributeError(message, name=name, obj=owner)
@@ -165,6 +176,26 @@ def no_attribute(owner: object, name: str) -> AttributeError:
         return AttributeError(message, name=name, obj=owner)
     # Without the name, as the interpreter would say again where it prints the error what a notebook shows only so.
     return AttributeError(f"{message}; did you mean {near!r}?" if near in own else f"{message}; if {near!r} is meant: {hints[near]}")
+
+
+def _elsewhere(kind: str, name: str) -> str | None:
+    """Return where an expression has a name: in one of its namespaces, or outside of the namespace that was asked."""
+    if name.startswith("_") or (kind != "Expr" and kind not in _WRITTEN):
+        return None
+    from millstream.expr import Expr
+
+    if kind != "Expr" and callable(getattr(Expr, name, None)):
+        return f'it is a function of every expression: col("x").{name}()'
+    found = [f'col("x").{space}.{name}()' for space in _expressions.NAMESPACES if hasattr(_namespace(Expr, space), name)]
+    return f"use {' or '.join(found)}" if found else None
+
+
+def _namespace(expr: type, name: str) -> type:
+    """Return the class of a namespace."""
+    from millstream import _namespaces
+
+    kind: type = getattr(_namespaces, _expressions.NAMESPACES[name])
+    return kind
 
 
 def no_name(package: object, names: Iterable[str], name: str) -> AttributeError:

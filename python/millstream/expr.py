@@ -21,9 +21,10 @@ import builtins
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from millstream._engine import RawExpr
+from millstream._hints import no_attribute
 from millstream._mathematics import Mathematics
 from millstream._namespaces.datetimes import DateTimeNamespace
 from millstream._namespaces.lists import ListNamespace
@@ -152,6 +153,12 @@ class Expr(Mathematics):
 
     def __init__(self, raw: RawExpr) -> None:
         self._raw = raw
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: builtins.str) -> Any:
+            """Raise an error that names the function of Millstream for one of another library."""
+            raise no_attribute(self, name)
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled."""

@@ -47,7 +47,8 @@ class Job:
     """A job that runs in the background; made by :func:`start`.
 
     A job that nothing refers to any more is cancelled, with a warning in the log. As a context manager, it is cancelled at the
-    end of the block if it still runs. A notebook shows it as a table that is brought up to date each second.
+    end of the block if it still runs. A notebook shows it as a table that is brought up to date each second: records a second
+    and lag (how far a watermark is behind the clock) of each step, its state directory, and what it waits for.
 
     Examples
     --------
@@ -75,8 +76,9 @@ class Job:
         return self._raw.is_held() and self._raw.status()[0] in RUNNING
 
     def __repr__(self) -> str:
-        """Show the state."""
-        return f"<Job {self.status}>"
+        """Show the state, how much was read, and the state directory."""
+        place = "" if self._directory is None else f"; state directory {self._directory}"
+        return f"<Job {self.status}; {self.metrics().rows_in:,} records read{place}>"
 
     def ends(self, seconds_max: float) -> bool:
         """Wait for the end of the job, however it ends, for a limited time.
@@ -391,8 +393,23 @@ def start(
     return _started(sinks, "start", options, http, replace)
 
 
+class _Jobs(list[Job]):
+    """A list that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        from millstream._html import of_jobs
+
+        return of_jobs(self)
+
+
 def jobs() -> list[Job]:
     """Return the jobs of this process that run in the background, oldest first.
+
+    Returns
+    -------
+    list of Job
+        A notebook shows the list as a table: the state of each job, records a second since it was last shown, lag, checkpoints,
+        and its state directory.
 
     Examples
     --------
@@ -406,7 +423,7 @@ def jobs() -> list[Job]:
     False
     """
     found: list[Any] = list(_live.held())
-    return sorted((job for job in found if isinstance(job, Job) and job._is_running()), key=lambda job: job._started)
+    return _Jobs(sorted((job for job in found if isinstance(job, Job) and job._is_running()), key=lambda job: job._started))
 
 
 def _replaced(directory: str) -> list[Job]:
@@ -453,7 +470,7 @@ def _started(
     if http is None:
         _check_replaces(former, raw, options)
         _make_way(former, options["checkpoint"])
-        return Job(_start(raw, options), options["checkpoint"])
+        return Job(_begun(raw, options), options["checkpoint"])
     from millstream._endpoint import Endpoint, address
 
     host, port = address(http)
@@ -468,9 +485,21 @@ def _started(
     endpoint = Endpoint(host, port, plan)
     try:
         _make_way(former, options["checkpoint"])
-        return Job(_start(raw, options), options["checkpoint"], endpoint)
+        return Job(_begun(raw, options), options["checkpoint"], endpoint)
     except BaseException:
         endpoint.close()
+        raise
+
+
+def _begun(sinks: list[Any], options: dict[str, Any]) -> RawJob:
+    """Start a job; where one of this process has its state directory, tell how to replace that one."""
+    try:
+        return _start(sinks, options)
+    except CheckpointError as error:
+        if " is in use by " in str(error) and _replaced(options["checkpoint"]):
+            error.args = (
+                f"{error}; or pass replace=True to mill.start(), which stops that job with a last checkpoint, and goes on from there",
+            )
         raise
 
 
@@ -518,13 +547,9 @@ def graph(
 
 
 def _graph_of(sinks: list[Any], options: dict[str, Any]) -> Graph:
-    return _graph(*_engine.plan_of(sinks, options))
+    from millstream._graph import graph_of
 
-
-def _graph(text: str, nodes: list[Any], edges: list[Any]) -> Graph:
-    from millstream._graph import Graph, GraphEdge, GraphNode
-
-    return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], text)
+    return graph_of(*_engine.plan_of(sinks, options))
 
 
 def run(
@@ -734,10 +759,14 @@ def diff_of_raw(sinks: list[Any], options: dict[str, Any], id: int | None) -> St
 
 def explain_stream(stream: Stream, *, parallelism: int | None) -> str:
     """Return the plan of a stream as text."""
-    return explain(stream._raw, settings(parallelism=parallelism))
+    from millstream._graph import PlanText
+
+    return PlanText(explain(stream._raw, settings(parallelism=parallelism)))
 
 
 def graph_of_stream(stream: Stream, *, parallelism: int | None) -> Graph:
     """Return the plan of a stream as nodes and edges."""
+    from millstream._graph import graph_of
+
     options = settings(parallelism=parallelism)
-    return _graph(explain(stream._raw, options), *_engine.graph(stream._raw, options))
+    return graph_of(explain(stream._raw, options), *_engine.graph(stream._raw, options))

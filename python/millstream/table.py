@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NoReturn, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, overload
 
 from millstream._counts import count
 from millstream._engine import RawTable
@@ -19,6 +19,11 @@ _SHOWN_CHARACTERS = 40
 
 class Table:
     """Records in memory, by column; any library that knows Arrow reads it without a copy.
+
+    Notes
+    -----
+    A table can be pickled, as Arrow's IPC stream, which needs pyarrow; types, metadata and the order of rows are kept. ``copy`` and
+    ``deepcopy`` share the records, as a table never changes.
 
     Examples
     --------
@@ -318,9 +323,19 @@ class Table:
     def _head(self) -> list[dict[str, Any]]:
         return self._raw.slice(0, _SHOWN_ROWS).rows()
 
-    def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled."""
-        raise TypeError("a table cannot be pickled: use to_arrow() or to_pylist(), which can")
+    def __reduce__(self) -> tuple[Callable[..., Table], tuple[Any, ...]]:
+        """Pickle the table as Arrow's IPC stream, with its exact types."""
+        from millstream._table_pickle import restored, taken_apart
+
+        return restored, taken_apart(self)
+
+    def __copy__(self) -> Table:
+        """Return a table of the same records, which are shared: no table ever changes."""
+        return Table(self._raw)
+
+    def __deepcopy__(self, memo: object) -> Table:
+        """Return a table of the same records, as :func:`copy.copy` does; objects are made anew whenever a table is asked for them."""
+        return Table(self._raw)
 
     def __repr__(self) -> str:
         """Show the first rows."""

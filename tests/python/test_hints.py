@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import millstream as mill
-from millstream import testing
+from millstream import col, testing
 from millstream._hints import _HINTS, _OF_PACKAGE
 
 
@@ -52,6 +53,12 @@ def test_a_name_that_is_not_there_is_still_not_there() -> None:
         "WindowedStream": windowed(),
         "WatermarkStrategy": mill.WatermarkStrategy.ascending(),
         "Output": stream().for_each(lambda row: None),
+        "Expr": col("x"),
+        "StringNamespace": col("x").str,
+        "DateTimeNamespace": col("x").dt,
+        "ListNamespace": col("x").list,
+        "MapNamespace": col("x").map,
+        "StructNamespace": col("x").struct,
     }
     for kind, names in _HINTS.items():
         for name in names:
@@ -118,3 +125,41 @@ def test_a_row_is_read_only() -> None:
     for function in (assigns, assigns_by_name):
         with pytest.raises(mill.UserFunctionError, match=r"rows are read-only; make a new record: row\.asdict\(\) \| \{'x': …\}"):
             stream().map(function, schema={"x": int}).collect()
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: col("x").arg_min("y"), r'^Expr has no arg_min; use min_by\(\), as in col\("name"\)\.min_by\("price"\)$'),
+        (lambda: col("x").string_agg(","), r'use str\.join\(\), as in col\("name"\)\.str\.join\(", "\)$'),
+        (lambda: col("x").json_path("$"), r"use str\.json_path_match\(\)"),
+        (lambda: (col("x") + 1).pow(2), r"use the operator \*\*$"),
+        (lambda: col("x").year(), r'^Expr has no year; use col\("x"\)\.dt\.year\(\)$'),
+        (lambda: col("x").head(3), r'use col\("x"\)\.str\.head\(\) or col\("x"\)\.list\.head\(\)$'),
+        (lambda: mill.when(col("x") > 1).then(1).otherwise(2).fillna(0), r"^Expr has no fillna; use fill_null\(\)"),
+        (lambda: mill.when(col("x") > 1).then(1).fillna(0), r"^Expr has no fillna; use fill_null\(\)"),
+        (lambda: col("x").sume(), r"^'Expr' object has no attribute 'sume'; did you mean 'sum'\?$"),
+        (lambda: col("x").filna(0), r"^'Expr' object has no attribute 'filna'; did you mean 'fill_nan'\?$|if 'fillna' is meant: use fill_null"),
+        (lambda: col("x").str.lower(), r"^Expr\.str has no lower; use to_lowercase\(\)$"),
+        (lambda: col("x").str.to_lowercse(), r"^'Expr\.str' object has no attribute 'to_lowercse'; did you mean 'to_lowercase'\?$"),
+        (lambda: col("x").dt.dayofweek(), r"^Expr\.dt has no dayofweek; use weekday\(\)$"),
+        (lambda: col("x").list.std(), r'^Expr\.list has no std; it is a function of every expression: col\("x"\)\.std\(\)$'),
+        (lambda: col("x").str.year(), r'^Expr\.str has no year; use col\("x"\)\.dt\.year\(\)$'),
+        (lambda: col("x").map.has_key("a"), r"^Expr\.map has no has_key; use contains_key\(\)$"),
+        (lambda: col("x").struct.to_json(), r"^Expr\.struct has no to_json; use json_encode\(\)$"),
+        (lambda: col("x").no_such_thing, r"^'Expr' object has no attribute 'no_such_thing'$"),
+        (lambda: col("x")._private, r"^'Expr' object has no attribute '_private'$"),
+    ],
+)
+def test_functions_of_other_libraries_are_answered_with_ours(use: Callable[[], Any], message: str) -> None:
+    with pytest.raises(AttributeError, match=message):
+        use()
+
+
+def test_functions_that_hints_name_are_there() -> None:
+    spaces = {"": col("x"), **{f"{name}.": getattr(col("x"), name) for name in ("str", "dt", "list", "map", "struct")}}
+    own = {"Expr": "", "StringNamespace": "str.", "DateTimeNamespace": "dt.", "ListNamespace": "list.", "MapNamespace": "map.", "StructNamespace": "struct."}
+    for kind, prefix in own.items():
+        for name, hint in _HINTS[kind].items():
+            if (found := re.match(r"use (str\.|dt\.|list\.|map\.|struct\.|)([a-z_0-9]+)\(", hint)) is not None:
+                assert hasattr(spaces[found[1] or prefix], found[2]), f"{kind}.{name}: {hint}"

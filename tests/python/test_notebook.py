@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import signal
 import socket
@@ -105,7 +106,7 @@ def test_figures_are_shown_as_tables(tmp_path: Path) -> None:
     report = mill.run(rows.key_by("k").agg(n=mill.count()).name("a <i>").write_csv(tmp_path / "out"), checkpoint=tmp_path / "state")
     shown: Any = report
     text = shown._repr_html_()
-    assert "<th>step</th><th>in</th><th>out</th>" in text
+    assert '<th style="text-align:left">step</th><th>in</th><th>out</th>' in text
     assert "a &lt;i&gt;" in text and "<i>" not in text
     assert text.startswith("<b>finished after ")
     found: Any = mill.checkpoints(tmp_path / "state")
@@ -129,13 +130,49 @@ def test_a_notebook_shows_a_job_and_keeps_it_up_to_date() -> None:
         assert shown("display_data")[0].startswith("<b>Job</b> running: ")
         run("import time\ntime.sleep(2.5)\njob.stop()\nreport = job.wait()\ntime.sleep(1.5)")
         updates = shown("update_display_data")
-        assert any(" a second, " in update and "<td>generate</td>" in update for update in updates), updates
+        assert any(" a second, " in update and ">generate</td>" in update for update in updates), updates
         assert updates[-1].startswith("<b>Job</b> stopped: ")
         run("mill.checkpoints, report")
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
         client.context.destroy()
+
+
+def test_jobs_are_shown_with_speed_lag_and_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("millstream._html._LOOK_SECONDS_MIN", 60.0)
+    rows = mill.generate(rate=2_000, n=mill.index(), at=mill.now()).event_time("at", "1s").filter(col("n") >= 0).name("a <b>")
+    with mill.start(rows.write_csv(tmp_path / "out"), checkpoint=tmp_path / "state", http=0) as job:
+        while job.metrics().rows_in < 1_000 or all(step.watermark is None for step in job.metrics().steps):
+            time.sleep(0.01)
+        shown: Any = job
+        text = shown._repr_html_()
+        assert re.match(r"<b>Job</b> running: [\d,]+ records read, [1-9][\d,]* a second, lag \d+\.\d s, \d+ checkpoints<br>", text), text
+        assert f"state directory <code>{tmp_path / 'state'}</code>" in text and f'<a href="{job.url}"' in text
+        assert re.search(r"<th>records/s</th><th[^>]*>watermark</th><th[^>]*>lag</th>", text) and "a &lt;b&gt;" in text
+        found: Any = mill.jobs()
+        assert isinstance(found, list) and job in found
+        text = found._repr_html_().replace(' style="text-align:left"', "")
+        assert "<td>generate … write_csv</td><td>running</td>" in text and f"<td>{tmp_path / 'state'}</td><td>{job.url}</td>" in text
+        assert f"records read; state directory {tmp_path / 'state'}>" in repr(found)
+        # Two looks at one moment tell of one speed.
+        speeds = [re.search(r"read, ([\d,]+) a second", shown._repr_html_()) for _ in range(2)]
+        assert speeds[0] is not None and speeds[1] is not None and speeds[0][1] == speeds[1][1]
+        job.stop()
+        job.wait()
+    assert "a second" not in shown._repr_html_() and "lag" not in shown._repr_html_() and "<a " not in shown._repr_html_()
+
+
+def test_a_state_directory_in_use_names_what_replaces_its_job(tmp_path: Path) -> None:
+    def start(verb: Any, **named: Any) -> Any:
+        return verb(mill.generate(rate=100, n=mill.index()).write_csv(tmp_path / "out"), checkpoint=tmp_path / "state", **named)
+
+    with start(mill.start) as job:
+        for verb, named in ((mill.start, {}), (mill.start, {"http": 0}), (mill.run, {})):
+            with pytest.raises(mill.CheckpointError, match=r"is in use by .*; or pass replace=True to mill.start\(\), which stops that job"):
+                start(verb, **named)
+        assert job.status.state == "running"
+        start(mill.start, replace=True).cancel()
 
 
 def test_start_stop_wait(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import pytest
 import millstream as mill
 from millstream import col
 from millstream._endpoint import Endpoint
+from millstream._process_figures import process_figures
 
 SERVICE = """
     import signal, sys
@@ -136,7 +137,8 @@ def test_the_endpoint_tells_of_a_job(tmp_path: Path) -> None:
         assert int(found["millstream_records_read_total"]) > 0
         assert int(found['millstream_step_records_in_total{step="a \\"b\\" \\\\ <i>"}']) > 0
         # Every figure is described, and every name and value has the form that is asked for.
-        names = [re.fullmatch(r"([a-z_]+)(\{step=\"(?:[^\"\\]|\\.)*\"\})?", name) for name in found]
+        label = r"[a-z_]+=\"(?:[^\"\\]|\\.)*\""
+        names = [re.fullmatch(rf"([a-z_]+)(\{{{label}(?:,{label})*\}})?", name) for name in found]
         described = set(re.findall(r"^# TYPE ([a-z_]+) (?:counter|gauge)$", text, re.MULTILINE))
         assert {match[1] for match in names if match is not None} == described - ({"millstream_step_watermark_timestamp_seconds"} - set(text.split()))
         assert None not in names
@@ -160,6 +162,24 @@ def test_the_endpoint_tells_of_a_job(tmp_path: Path) -> None:
         job.wait()
         assert get(job.url, "/health") == (503, "application/json; charset=utf-8", '{"status": "stopped"}')
         assert "millstream_up 0\n" in get(job.url, "/metrics")[2]
+
+
+def test_the_process_is_described_by_opentelemetrys_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", 'a "service"')
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,deployment.environment.name=test%20bed, 1st=x,bad,=y")
+    with mill.start(mill.generate(rate=100).for_each(lambda row: None), http=0) as job:
+        text = get(job.url, "/metrics")[2]
+    [target] = [line for line in text.splitlines() if line.startswith("target_info{")]
+    assert f'process_pid="{os.getpid()}"' in target and 'service_name="a \\"service\\""' in target and target.endswith("} 1")
+    assert 'deployment_environment_name="test bed"' in target and '_1st="x"' in target and "bad" not in target
+    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(found['process_cpu_time_seconds_total{cpu_mode="user"}']) > 0
+    assert 10_000_000 < int(found["process_memory_usage_bytes"]) < 10**12
+    assert int(found["process_thread_count"]) > 1 and int(found["process_unix_file_descriptor_count"]) > 3
+    assert 0 < float(found["process_uptime_seconds"]) < 10**6
+    monkeypatch.delenv("OTEL_SERVICE_NAME")
+    monkeypatch.delenv("OTEL_RESOURCE_ATTRIBUTES")
+    assert 'service_name="unknown_service:python' in process_figures()
 
 
 def test_a_job_takes_over_the_address_of_one_that_is_over(tmp_path: Path) -> None:
@@ -280,6 +300,6 @@ def test_a_plan_with_several_sinks_is_drawn() -> None:
     plan = mill.graph(words.write_csv("out/"), words.filter(col("n") > 1).write_json("others/"), parallelism=2, checkpoint="state/")
     assert sorted(node.name for node in plan.nodes if node.kind == "sink") == ["write_csv", "write_json"]
     assert "exactly_once" in str(plan)
-    assert plan._repr_svg_().count("<rect") == len(plan.nodes)
+    assert plan._repr_html_().count("<rect") == len(plan.nodes)
     with pytest.raises(mill.PlanError, match="at least one sink"):
         mill.graph()

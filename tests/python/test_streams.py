@@ -209,7 +209,7 @@ def test_graph_is_drawn() -> None:
     graph = mill.from_iter(ROWS).filter(col("x") > 1).key_by("k").agg(n=mill.count()).graph(parallelism=2)
     assert graph.nodes[0].kind == "source"
     assert any("hash" in edge.label for edge in graph.edges)
-    assert graph._repr_svg_().count("<rect") == len(graph.nodes)
+    assert graph._repr_html_().count("<rect") == len(graph.nodes)
     assert "agg" in str(graph)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import millstream as mill
@@ -131,3 +134,48 @@ def _raises() -> Iterator[int]:
 def test_what_a_function_does_wrong_is_told_by_its_name(make: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         make()
+
+
+EXACT = {
+    "ns": pa.array([1, 10**18 + 1, None], pa.timestamp("ns")),
+    "far": pa.array([2**62, -(2**62), None], pa.timestamp("s", "UTC")),
+    "offset": pa.array([1, 2, None], pa.timestamp("ms", "+03:30")),
+    "day": pa.array([1, 2**31 - 1, None], pa.int32()).view(pa.date32()),
+    "span": pa.array([1, 2**62, None], pa.duration("ns")),
+    "clock": pa.array([1, 2, None], pa.time64("ns")),
+    "word": pa.array(["a", None, "b"], pa.string()).dictionary_encode(),
+    "money": pa.array([1, None, -1], pa.int32()).cast(pa.decimal128(15, 3)),
+    "small": pa.array([1, None, -128], pa.int8()),
+    "map": pa.array([[(1, "a")], None, []], pa.map_(pa.int64(), pa.string())),
+    "pair": pa.array([[1, 2], None, [3, None]], pa.list_(pa.int8(), 2)),
+    "struct": pa.array([{"a": [True]}, None, {"a": None}]),
+    "none": pa.nulls(3),
+}
+
+
+@pytest.mark.parametrize("again", [lambda table: pickle.loads(pickle.dumps(table)), copy.copy, copy.deepcopy])
+def test_a_copy_of_a_table_is_the_same_to_the_last_bit(again: Any) -> None:
+    fields = [pa.field(name, values.type, metadata={"unit": name}) for name, values in EXACT.items()]
+    data = pa.Table.from_arrays(list(EXACT.values()), schema=pa.schema(fields, metadata={"made": "by hand"}))
+    table = mill.from_arrow(pa.concat_tables([data] * 5)).collect(parallelism=1)
+    found = again(table)
+    assert found is not table and found.schema == table.schema and len(found) == 15
+    assert found.to_arrow().equals(table.to_arrow(), check_metadata=True)
+    part = again(table[4:6])
+    assert part.to_arrow().equals(table[4:6].to_arrow(), check_metadata=True)
+    assert again(table[:0]).schema == table.schema
+
+
+def test_the_order_of_many_rows_is_kept() -> None:
+    table = mill.generate(rows=100_000, n=mill.index()).collect()
+    assert pickle.loads(pickle.dumps(table))["n"] == table["n"]
+
+
+def test_objects_of_a_table_are_pickled_with_it() -> None:
+    table = mill.from_iter([{"o": {1, 2}, "n": 1}, {"o": None, "n": None}], schema={"o": object, "n": pa.int16()}).collect()
+    found = pickle.loads(pickle.dumps(table))
+    assert found.schema == table.schema and found.to_pylist() == [{"o": {1, 2}, "n": 1}, {"o": None, "n": None}]
+    assert copy.deepcopy(table).to_pylist() == table.to_pylist()
+    nested = mill.from_iter([{"l": [{1}]}], schema={"l": list[object]}).collect()
+    with pytest.raises(TypeError, match=r"objects inside of a list, struct or map \(column 'l'\) cannot be pickled; pickle its to_pylist\(\)"):
+        pickle.dumps(nested)

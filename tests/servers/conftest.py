@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import browser
 import kafka
 import postgres
 import redis_server
@@ -44,6 +45,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka.Broker]:
 def cluster(broker: kafka.Broker) -> Cluster:
     """Give what asks the broker, by names of topics that no other test has."""
     return Cluster(broker.address, f"t{next(_NUMBERS)}")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> None:
+    """See to it that there is a browser."""
+    skip_if_missing(browser.missing())
 
 
 @pytest.fixture(scope="session")
