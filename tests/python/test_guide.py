@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import inspect
 import re
 import signal
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,10 +45,20 @@ def ends() -> Iterator[None]:
     signal.signal(signal.SIGALRM, former)
 
 
+CLICKS = """\
+{"user": "ann", "page": "/shop/cart", "at": "2024-03-01T12:00:01", "ms": 12.5}
+{"user": "bob", "page": "/shop/cart", "at": "2024-03-01T12:00:31", "ms": 7.5}
+{"user": "bob", "page": "/about", "at": "2024-03-01T12:00:40", "ms": 3.0}
+"""
+
+
 @pytest.mark.usefixtures("ends")
-@pytest.mark.parametrize("page", [DOCS / "index.md", *GUIDE], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "index.md", DOCS / "api" / "index.md", *GUIDE], ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    if page.name == "README.md":
+        (tmp_path / "clicks").mkdir()
+        (tmp_path / "clicks" / "first.json").write_text(CLICKS)
     text = page.read_text()
     pieces = list(re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     assert pieces, f"{page.name} has no code"
@@ -56,6 +69,43 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
         # Empty lines in front, so that a failure names the line of the page.
         lines_before = text.count("\n", 0, piece.start(1))
         exec(compile("\n" * lines_before + piece[1], str(page), "exec"), module.__dict__)
+
+
+def called(call: ast.Call) -> list[Callable[..., object]]:
+    """Return what a call may be of: a function of the package, or a method of that name of one of its classes."""
+    if not isinstance(call.func, ast.Attribute):
+        return []
+    name = call.func.attr
+    if isinstance(call.func.value, ast.Name) and call.func.value.id == "mill":
+        return [getattr(mill, name)]
+    classes = [found for found in map(mill.__dict__.get, mill.__all__) if isinstance(found, type)]
+    return [getattr(of, name) for of in classes if callable(getattr(of, name, None))]
+
+
+# Pages for users of another tool have its code in such blocks.
+OF_SERVERS = [page for page in GUIDE if "```py\n" in page.read_text() and not page.name.startswith("from-")]
+
+
+@pytest.mark.parametrize("page", OF_SERVERS, ids=lambda page: page.name)
+def test_code_that_needs_a_server_calls_what_there_is(page: Path) -> None:
+    """Such blocks are run by nobody, so each call is compared with the signature of what it calls."""
+    for piece in re.finditer(r"^```py\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        calls = [node for node in ast.walk(ast.parse(piece[1])) if isinstance(node, ast.Call)]
+        for call in calls:
+            functions = called(call)
+            assert functions or not isinstance(call.func, ast.Attribute), ast.unparse(call)
+            arguments = [None] * len(call.args), {word.arg: None for word in call.keywords if word.arg}
+            assert not functions or any(is_bound(function, *arguments) for function in functions), ast.unparse(call)
+
+
+def is_bound(function: Callable[..., object], positional: list[None], named: dict[str, None]) -> bool:
+    """Whether a function takes such arguments, with or without a first one for the object that it is of."""
+    signature = inspect.signature(function)
+    for more in ([], [None]):
+        with contextlib.suppress(TypeError):
+            signature.bind(*more, *positional, **named)
+            return True
+    return False
 
 
 def navigation() -> list[str]:
