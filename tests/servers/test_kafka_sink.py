@@ -223,7 +223,7 @@ def test_the_broker_is_killed(broker: kafka.Broker, cluster: Cluster, tmp_path: 
 
 
 def test_a_second_run_of_the_same_state(cluster: Cluster, tmp_path: Path) -> None:
-    """A job that goes on from a copy of a state directory takes the sink over, and the first one does not go on writing."""
+    """A job that continues from a copy of a state directory takes the sink over, and the first one stops writing."""
     import shutil
 
     source, target = cluster.topic("in"), cluster.topic("out")
@@ -257,7 +257,7 @@ def test_a_note_that_is_gone(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_savepoints(cluster: Cluster, tmp_path: Path) -> None:
-    """A job goes on from a savepoint, and not from one whose successors have written already."""
+    """A job continues from a savepoint, and not from one whose successors have written already."""
     source, target = cluster.topic("in"), cluster.topic("out")
     stream = mill.read_kafka(cluster.address, source, format="json", schema={"n": int})
     sink = stream.select(n=col("n"), square=col("n") * col("n")).write_kafka(cluster.address, target, format="json")

@@ -145,7 +145,7 @@ def test_a_job_goes_on_where_it_was(bucket: s3.Bucket, tmp_path: Path) -> None:
 
 
 def half_read(bucket: s3.Bucket, tmp_path: Path) -> Callable[[], object]:
-    """Run a job that has read some of an object, and give what goes on from there."""
+    """Run a job that has read some of an object, and return the stream that continues from there."""
 
     def job() -> mill.Job:
         return mill.start(

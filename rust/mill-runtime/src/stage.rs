@@ -678,7 +678,7 @@ struct Gone;
 
 impl Operator for Gone {
     fn on_batch(&mut self, _input: usize, _batch: Batch, _out: &mut Outbox) -> Result<Progress> {
-        Err(Error::internal("records came to a step while it was made anew"))
+        Err(Error::internal("records came to a step while it was rebuilt"))
     }
 }
 

@@ -449,7 +449,7 @@ impl Remote {
             let take = move |at: u64, piece: &[u8]| {
                 let mut file = locked(&target);
                 let place = file.bytes().get_mut(at as usize..).and_then(|rest| rest.get_mut(..piece.len()));
-                place.ok_or_else(|| io::Error::other("the store gave more than there is"))?.copy_from_slice(piece);
+                place.ok_or_else(|| io::Error::other("the store returned more than the object has"))?.copy_from_slice(piece);
                 Ok(())
             };
             fetches.push((name, temporary, file, self.blobs.download(name, *bytes, Box::new(take))));

@@ -215,7 +215,7 @@ impl StateBackend {
 
 /// The handle is of another backend.
 fn foreign() -> ! {
-    panic!("a handle is used with the backend that gave it")
+    panic!("a handle is used with the backend that returned it")
 }
 
 impl Index<KeyedState> for StateBackend {

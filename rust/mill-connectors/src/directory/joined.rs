@@ -122,7 +122,7 @@ impl Shared {
             let found = found.lines().next().unwrap_or_default();
             return Err(Error::checkpoint(format!(
                 "{}: the file {path:?} was begun as {found}, and would be continued as {}: one file has one form; go back to that, or \
-                 start anew with another name and another checkpoint path",
+                 start over with another name and another checkpoint path",
                 self.name(),
                 form.trim_end()
             )));
@@ -150,7 +150,7 @@ impl Shared {
             ),
             false => format!(
                 "{name}: what the checkpoint has of this file is in {directory:?}, and that is gone: write to the former path{} again, \
-                 or start anew with another checkpoint path",
+                 or start over with another checkpoint path",
                 former.map(|former| format!(" {former:?}")).unwrap_or_default()
             ),
         })

@@ -460,7 +460,7 @@ impl UploadCommitter {
                         Ok(_) => Error::connector(format!(
                             "the output of epoch {} is lost: neither the upload of {path:?} nor the object is there; a rule of the bucket \
                              or somebody has removed it, and whether it was visible before is not known: restore an older checkpoint, or \
-                             start anew with another prefix",
+                             start over with another prefix",
                             epoch.0
                         )),
                     });

@@ -370,7 +370,7 @@ impl Exact {
         Error::checkpoint(format!(
             "{}: whether the output of checkpoint {epoch} is in the topic is not known: the cluster has no offset of group {:?}, in \
              which it was noted (the job was away for longer than offsets.retention.minutes, or the topic or the group was deleted); \
-             nothing was sent: look whether it is there, and start anew with another state directory",
+             nothing was sent: look whether it is there, and start over with another state directory",
             self.shared.call(),
             self.name
         ))

@@ -348,7 +348,7 @@ impl Handle {
         let found = std::fs::symlink_metadata(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Error::checkpoint(format!(
                 "write_kafka: the messages of an epoch are lost: {path:?} does not exist, and they were not committed; put the \
-                 state directory back as it was, restore an older checkpoint, or start anew with another one"
+                 state directory back as it was, restore an older checkpoint, or start over with another one"
             )),
             _ => cannot("look at", &path, e),
         })?;

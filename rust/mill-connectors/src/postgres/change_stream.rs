@@ -217,7 +217,7 @@ impl Changes<'_> {
             let Some(place) = relation.columns.iter().position(|column| column.name == *field.name()) else {
                 return Err(Failure::Final(Error::schema(format!(
                     "{call}: column {:?} is not in the changes of the table after {}: it was dropped, renamed, added later or left out of the \
-                     publication; leave it out with columns=, or start anew, with another checkpoint path and slot",
+                     publication; leave it out with columns=, or start over, with another checkpoint path and slot",
                     field.name(),
                     self.place.lsn
                 ))));
@@ -226,7 +226,7 @@ impl Changes<'_> {
             if (column.kind, column.modifier) != (*kind, *modifier) {
                 return Err(Failure::Final(Error::schema(format!(
                     "{call}: column {:?} is of another type in the changes of the table after {} than {}, which it was when the source was \
-                     declared: the table was altered; leave the column out with columns=, or start anew, with another checkpoint path and slot",
+                     declared: the table was altered; leave the column out with columns=, or start over, with another checkpoint path and slot",
                     field.name(),
                     self.place.lsn,
                     form.declared()

@@ -179,7 +179,7 @@ impl Notes {
 pub(super) fn lost(shared: &Shared, receipt: Receipt, found: &str) -> Failure {
     Failure::Final(Error::checkpoint(format!(
         "{}: the checkpoint knows that the rows of epoch {} were committed, and the database {found}: it was removed, put back from an \
-         older copy, or replaced; no rows were written: put the database back as it was when the job last ran, or start anew with \
+         older copy, or replaced; no rows were written: put the database back as it was when the job last ran, or start over with \
          another checkpoint path and an empty table",
         shared.call(),
         receipt.epoch.0

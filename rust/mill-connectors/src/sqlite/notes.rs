@@ -130,7 +130,7 @@ pub(super) fn lost(shared: &Shared, receipt: Receipt, found: &str) -> Error {
     Error::checkpoint(format!(
         "{}: the checkpoint knows that the rows of epoch {} were committed, and the database {found}: it was removed, put \
          back from an older copy, or replaced; no rows were written: put the database back as it was when the \
-         job last ran, or start anew with another checkpoint path and an empty table",
+         job last ran, or start over with another checkpoint path and an empty table",
         shared.name(),
         receipt.epoch.0
     ))

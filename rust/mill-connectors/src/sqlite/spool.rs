@@ -232,7 +232,7 @@ pub(super) fn for_each_frame(
                 std::io::ErrorKind::NotFound => Error::checkpoint(format!(
                     "the rows of an epoch are lost: {path:?} does not exist, and the database does not note that they \
                      were applied (they were not); put the file or the database back as they were when the \
-                     checkpoint was taken, or start anew with another checkpoint path and table"
+                     checkpoint was taken, or start over with another checkpoint path and table"
                 )),
                 _ => cannot("look at", &path, e),
             })?;

@@ -176,7 +176,7 @@ fn write_unchecked(place: &Place<'_>, path: &Path, names: &[u8], body: Body) -> 
         other => other,
     })?;
     let out = file.bytes();
-    assert_eq!(out.len() as u64, file_bytes, "the disk gave a file of another size");
+    assert_eq!(out.len() as u64, file_bytes, "the disk returned a file of another size");
     put(out, HEADER_BYTES, names);
     let names_crc = crc32c::crc32c(&out[HEADER_BYTES..start]);
     let header = Header {
