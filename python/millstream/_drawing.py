@@ -11,6 +11,9 @@
 Steps are ranked by the longest way to them, ordered within a rank so that few connections cross, and moved as close to
 their neighbours as the order allows. All text has the colour of the text around the picture, and boxes are tinted, so it
 is readable on any ground.
+
+A notebook that is not trusted shows no picture, and leaves its text. Boxes come first and have a line for each text, within
+a block that keeps the lines, so that what is left is a list of the steps.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ _STUB = 15
 """How far a connection goes straight down from its box, with its label on the right."""
 _PORT_STEP_MAX, _CHARACTER_WIDTH = 84, 5.4
 _SWEEPS = 6
-_DETAIL_CHARACTERS_MAX = 48
+_NAME_CHARACTERS_MAX, _DETAIL_CHARACTERS_MAX = 28, 48
 _COLOURS = ("#4c8dd6", "#5fae45", "#e09b2d", "#9a6bc9", "#d96a6a", "#3aa99c")
 _LINE, _SIDE_LINE = "#8a8f98", "#d0762b"
 _ALONE = (
@@ -64,7 +67,7 @@ class _Item:
 
 
 def drawing(graph: Graph, *, is_alone: bool = False) -> str:
-    """Return the picture as SVG.
+    """Return the picture as SVG, or as HTML that has the picture.
 
     Parameters
     ----------
@@ -82,15 +85,15 @@ def drawing(graph: Graph, *, is_alone: bool = False) -> str:
     layout = _Layout(graph)
     width, height = layout.size()
     ground = f'{_ALONE}<rect class="millstream-paper" width="{width:g}" height="{height:g}"/>' if is_alone else ""
-    parts = [
+    lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="millstream-plan" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        'style="max-width:100%;height:auto" font-family="system-ui,sans-serif" font-size="10" fill="currentColor" role="img" '
+        'style="max-width:100%;height:auto;white-space:normal" font-family="system-ui,sans-serif" font-size="10" fill="currentColor" role="img" '
         f'aria-label="the plan of the job">{ground}',
-        *layout.edges(),
         *layout.boxes(),
-        "</svg>",
+        f"{' '.join(layout.edges())}</svg>",
     ]
-    return "".join(parts)
+    picture = "\n".join(lines)
+    return picture if is_alone else f'<pre style="margin:0;padding:0;border:0;background:none;overflow:visible">{picture}</pre>'
 
 
 class _Layout:
@@ -184,9 +187,10 @@ class _Layout:
             is_side = edge.label == "errors" or edge.label.startswith("late")
             colour = _SIDE_LINE if is_side else _LINE
             if edge.label:
-                text = html.escape(_short(edge.label, int(step / _CHARACTER_WIDTH)))
+                short = _short(edge.label, int(step / _CHARACTER_WIDTH))
+                title = f"<title>{html.escape(edge.label)}</title>" if short != edge.label else ""
                 fill = f' fill="{colour}"' if is_side else ""
-                yield f'<text x="{x + 5:g}" y="{bottom + 12}" font-size="9.5"{fill}><title>{html.escape(edge.label)}</title>{text}</text>'
+                yield f'<text class="label" x="{x + 5:g}" y="{bottom + 12}" font-size="9.5"{fill}>{title}{html.escape(short)}</text>'
             path = [f"M{x:g},{bottom}"]
             for item in way[1:]:
                 above = self._row_bottom(item.rank - 1) + (_STUB if item is way[1] else 0)
@@ -204,22 +208,27 @@ class _Layout:
 
     def boxes(self) -> Iterator[str]:
         """Draw the steps; text that is too long for its box is cut, and all of it is shown under the pointer."""
-        for item, node in ((item, item.node) for item in self._items if item.node is not None):
+        for item in self._items:
+            node = item.node
+            if node is None:
+                continue
             x, y, colour = item.x - _BOX_WIDTH / 2, self._tops[item.rank], _COLOURS[node.chain % len(_COLOURS)]
-            told = [f"{node.name}: {node.detail}" if node.detail else node.name, f"chain {node.chain}, ×{node.parallelism}", *_notes(node)]
+            whole = _small_lines(node)
+            short = [_short(line, _DETAIL_CHARACTERS_MAX) for line in whole]
             small = "".join(
-                f'<text x="10" y="{34 + 15 * place}" opacity="{0.75 if place == 0 and node.detail else 1}">{html.escape(line)}</text>'
-                for place, line in enumerate(_small_lines(node))
+                f'\n<text x="10" y="{34 + 15 * place}" opacity="{0.75 if place == 0 and node.detail else 1}">{html.escape(line)}</text>'
+                for place, line in enumerate(short)
             )
-            name = html.escape(node.name, quote=True)
+            cut = [line for line, shown in zip([node.name, *whole], [_short(node.name, _NAME_CHARACTERS_MAX), *short], strict=True) if line != shown]
+            title = f"\n<title>{html.escape(chr(10).join(cut))}</title>" if cut else ""
             yield (
-                f'<g class="step" data-step="{name}"><title>{html.escape(chr(10).join(told))}</title>'
+                f'<g class="step" data-step="{html.escape(node.name, quote=True)}">'
                 f'<rect x="{x:g}" y="{y}" width="{_BOX_WIDTH}" height="{item.height}" rx="6" fill="{colour}" fill-opacity="0.18" '
                 f'stroke="{colour}" stroke-width="{2.2 if node.kind in ("source", "sink") else 1}"/>'
                 # An inner picture cuts what is outside of it.
                 f'<svg x="{x:g}" y="{y}" width="{_BOX_WIDTH - 6}" height="{item.height}">'
-                f'<text x="10" y="18" font-size="12" font-weight="600">{html.escape(_short(node.name, 28))}</text>'
-                f'<text class="side" x="{_BOX_WIDTH - 12}" y="18" text-anchor="end" opacity="0.75">×{node.parallelism}</text>{small}</svg></g>'
+                f'<text x="10" y="18" font-size="12" font-weight="600">{html.escape(_short(node.name, _NAME_CHARACTERS_MAX))}</text> '
+                f'<text class="side" x="{_BOX_WIDTH - 12}" y="18" text-anchor="end" opacity="0.75">×{node.parallelism}</text>{small}</svg>{title}</g>'
             )
 
 
@@ -253,16 +262,12 @@ def _place(row: list[_Item], wanted: list[float]) -> None:
         item.x = x + offset
 
 
-def _notes(node: GraphNode) -> list[str]:
-    return [f"{what}: {text}" for what, text in (("state", node.state), ("guarantee", node.guarantee)) if text]
-
-
 def _small_lines(node: GraphNode) -> list[str]:
     """Return what is written below the name of a step."""
     lines = [node.detail] if node.detail else []
     # What it guarantees is all that a sink says about itself, and needs no title.
     lines += [f"▪ {node.state}"] if node.state else [f"✓ {node.guarantee}"] if node.guarantee else []
-    return [_short(line, _DETAIL_CHARACTERS_MAX) for line in lines]
+    return lines
 
 
 def _short(text: str, limit: int) -> str:
