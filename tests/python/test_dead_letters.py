@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,105 @@ def nothing(row: Any) -> None:
     """Take a row."""
 
 
+# -- one stream for all steps --------------------------------------------------------------------------------------------
+
+
+def letters(*streams: Any) -> list[tuple[str, str]]:
+    found = mill.all_errors(*streams).collect(on_error="route").to_pylist()
+    return sorted((letter["step"], letter["record"]) for letter in found)
+
+
+def test_a_step_that_two_branches_share_is_there_once(tmp_path: Path) -> None:
+    parsed = mill.from_iter(["1", "x", "0"]).select(n=col("value").cast(int)).name("parse")
+    halves = parsed.map(lambda row: {"half": 6 // row.n}, schema={"half": int}).name("halve")
+    texts = parsed.with_columns(t=col("n").cast(str)).with_columns(back=col("t").str.to_integer()).name("back")
+    outputs = [halves.write_json(tmp_path / "halves"), texts.write_json(tmp_path / "texts")]
+    kept: list[Any] = []
+    report = mill.run(*outputs, mill.all_errors(*outputs).for_each(kept.append), on_error="route")
+    assert sorted((row.step, row.record) for row in kept) == [("halve", '{"n":0}'), ("parse", '{"value":"x"}')]
+    assert report.rows_routed == 2
+    assert letters(halves, texts) == letters(*outputs) == letters(halves, texts, halves, outputs[0])
+    # The branches of one step, and what comes of a stream of errors.
+    yes, no = parsed.branch(col("n") > 0)
+    assert letters(yes, no) == [("parse", '{"value":"x"}')]
+    sized = parsed.errors.map(lambda row: {"n": 1 // 0}, schema={"n": int}).name("after")
+    assert [step for step, _ in letters(parsed, sized)] == ["after", "parse"]
+
+
 class Inverse(mill.ProcessFunction):
     def process(self, row: Any, ctx: mill.ProcessContext) -> Any:
         yield {"x": 1 / row.n}
+
+
+class Both(mill.ProcessFunction):
+    def process_left(self, row: Any, ctx: mill.ProcessContext) -> Any:
+        yield {"x": 1 / row.n}
+
+    def process_right(self, row: Any, ctx: mill.ProcessContext) -> Any:
+        return ()
+
+
+KINDS: dict[str, Callable[[mill.Stream], Any]] = {
+    "keyed": lambda s: s.key_by("n"),
+    "key expression": lambda s: s.key_by(k=col("n") + 1),
+    "agg": lambda s: s.key_by("n").agg(x=mill.count()),
+    "windowed": lambda s: s.key_by("n").window(mill.tumbling("1s")),
+    "windows": lambda s: s.key_by("n").window(mill.session("1s")).agg(x=mill.count()),
+    "rolling": lambda s: s.key_by("n").rolling("1s"),
+    "connected": lambda s: s.key_by("n").connect(s.key_by("n")),
+    "two inputs": lambda s: s.key_by("n").connect(s.key_by("n")).process(Both(), schema={"x": float}),
+    "process": lambda s: s.key_by("n").process(Inverse(), schema={"x": float}),
+    "join": lambda s: s.join(s, on="n", window=mill.tumbling("1s")),
+    "enrich": lambda s: s.enrich(mill.from_iter([{"n": 1, "y": 2}]), on="n"),
+    "sink": lambda s: s.write_csv("never-written/"),
+    "named sink": lambda s: s.for_each(nothing).name("shown"),
+    "late": lambda s: s.key_by("n").window(mill.tumbling("1s")).agg(x=mill.count()).late,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_stream_has_the_errors_of_the_steps_before_it(kind: str) -> None:
+    source = mill.from_iter([{"n": "1", "t": AT}, {"n": "x", "t": AT}]).event_time("t", watermark="1s")
+    parsed = source.with_columns(n=col("n").cast(int)).name("parse")
+    assert letters(KINDS[kind](parsed)) == [("parse", '{"n":"x","t":"2026-01-01T00:00:00"}')]
+
+
+def test_sources_joins_and_functions_are_steps_too(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n\n1\nmany\n0\n")
+    read = mill.read_csv(tmp_path / "a.csv", schema={"n": int}).name("read")
+    inverse = read.key_by("n").process(Inverse(), schema={"x": float}).name("invert")
+    found = letters(inverse.for_each(nothing), read.key_by("n"))
+    assert found == [("invert", '{"n":0}'), ("read", "many")]
+    rows = [{"n": 1, "more": "y" * 2000}, {"n": "z", "more": "y" * 2000}]
+    given = mill.from_iter(lambda start: iter(rows[start:]), schema={"n": int, "more": str}).name("given")
+    [(_, record)] = letters(given)
+    assert json.loads(record) == {"n": "z", "more": "y" * 2000}
+
+
+def test_what_is_no_stream_and_steps_that_cannot_fail_are_refused() -> None:
+    numbers = mill.from_iter([{"n": 1}])
+    with pytest.raises(mill.PlanError, match=r"needs the streams whose errors it has"):
+        mill.all_errors()
+    with pytest.raises(mill.PlanError, match=r"takes streams and sinks, not list; pass several one by one, as in all_errors\(\*sinks\)"):
+        mill.all_errors([numbers])  # type: ignore[arg-type]
+    with pytest.raises(mill.PlanError, match=r"takes streams and sinks, not str$"):
+        mill.all_errors("n")  # type: ignore[arg-type]
+
+
+def test_streams_without_rows_say_where_errors_are() -> None:
+    keyed = mill.from_iter([{"n": "1", "t": AT}, {"n": "x", "t": AT}]).event_time("t").key_by(k=col("n").cast(int))
+    assert [json.loads(row["record"])["n"] for row in keyed.errors.collect(on_error="route").to_pylist()] == ["x"]
+    assert keyed.all_errors.collect(on_error="route")["record"] == keyed.errors.collect(on_error="route")["record"]
+    for stream in (keyed.window(mill.tumbling("1s")), keyed.rolling("1s"), keyed.connect(keyed)):
+        for name in ("errors", "all_errors"):
+            with pytest.raises(AttributeError, match=rf"has no {name}; it has no rows yet: \.errors and \.all_errors are of the result"):
+                getattr(stream, name)
+    with pytest.raises(AttributeError, match=r"Output has no all_errors; use mill\.all_errors"):
+        _ = mill.from_iter([1]).for_each(nothing).all_errors  # type: ignore[attr-defined]
+    with mill.start(mill.from_iter([1]).for_each(nothing)) as job:
+        with pytest.raises(AttributeError, match=r"Job has no errors; .* mill\.all_errors\(…\) of its sinks"):
+            _ = job.errors  # type: ignore[attr-defined]
+        job.wait()
 
 
 # -- what a letter is of -------------------------------------------------------------------------------------------------
