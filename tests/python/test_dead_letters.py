@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import millstream as mill
-from millstream import col
+from millstream import col, element, lit, when
 
 AT = datetime(2026, 1, 1)
 
@@ -230,3 +231,126 @@ def test_a_result_within_an_expression_is_named_in_the_error() -> None:
     assert letter["error"].startswith(f"a sum is {2 * BIG + 1} and overflows int64")
     [letter] = stream.agg(x=col("v").sum() / mill.count()).errors.collect(on_error="route").to_pylist()
     assert letter["record"] == "{}"
+
+
+# -- which steps need a sink for their errors ----------------------------------------------------------------------------
+
+NS, US, S = pa.timestamp("ns"), pa.timestamp("us"), pa.timestamp("s")
+I64 = pa.array([2**63 - 1, -(2**63), 0])
+ORDINARY = pa.array([2**53, -(2**53), 0])
+FIRST, LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59)
+YEARS = [FIRST, LAST, AT]
+DAYS = pa.array([year.date() for year in YEARS])
+FITS: dict[str, tuple[pa.Array, Any]] = {
+    "itself": (I64, int),
+    "int32 to int64": (pa.array([2**31 - 1, -(2**31)], pa.int32()), int),
+    "uint32 to int64": (pa.array([2**32 - 1], pa.uint32()), int),
+    "int32 to float": (pa.array([2**31 - 1, -(2**31)], pa.int32()), float),
+    "int64 to float": (ORDINARY, float),
+    "uint64 to float": (pa.array([2**53], pa.uint64()), float),
+    "float32 to float": (pa.array([3.4e38, -1e-45], pa.float32()), float),
+    "int64 to decimal": (I64, pa.decimal128(38, 10)),
+    "decimal to float": (pa.array([Decimal("9" * 38), Decimal("-" + "9" * 38)], pa.decimal128(38, 0)), float),
+    "decimal to wider": (pa.array([Decimal("99.99")], pa.decimal128(4, 2)), pa.decimal128(10, 4)),
+    "bool to int": (pa.array([True, False]), int),
+    "int to bool": (I64, bool),
+    "int to text": (I64, str),
+    "time to text": (pa.array(YEARS, US), str),
+    "duration to text": (pa.array([2**63 - 1, -(2**63)], pa.duration("us")), str),
+    "date to timestamp": (DAYS, mill.Timestamp("us")),
+    "date to seconds": (DAYS, mill.Timestamp("s")),
+    "date64 to date": (pa.array(YEARS, pa.date64()), pa.date32()),
+    "timestamp to date": (pa.array(YEARS, US), pa.date32()),
+    "timestamp to coarser": (pa.array([2**63 - 1, -(2**63)], NS), mill.Timestamp("s")),
+    "timestamp to finer": (pa.array(YEARS, S), mill.Timestamp("us")),
+    "duration to finer": (pa.array([timedelta(days=999_999)], pa.duration("s")), pa.duration("us")),
+    "time of day to finer": (pa.array([86_399], pa.time32("s")), pa.time64("us")),
+    "time of day to coarser": (pa.array([86_399_999_999], pa.time64("us")), pa.time32("s")),
+    "dictionary to its values": (pa.array(["a", None]).dictionary_encode(), str),
+    "null to int": (pa.nulls(2), int),
+    "list to itself": (pa.array([[1], None]), list[int]),
+    "list of int32 to int64": (pa.array([[1], None], pa.list_(pa.int32())), list[int]),
+}
+MISFITS: dict[str, tuple[pa.Array, Any]] = {
+    "text to int": (pa.array(["x"]), int),
+    "text to bool": (pa.array(["x"]), bool),
+    "float to int": (pa.array([0.5]), int),
+    "float to float32": (pa.array([1e300]), pa.float32()),
+    "int64 to float32": (pa.array([2**24 + 1]), pa.float32()),
+    "int64 to int32": (I64, pa.int32()),
+    "int64 to uint64": (I64, pa.uint64()),
+    "uint64 to int64": (pa.array([2**64 - 1], pa.uint64()), int),
+    "int64 to small decimal": (I64, pa.decimal128(10, 2)),
+    "decimal to int": (pa.array([Decimal("0.5")]), int),
+    "decimal to narrower": (pa.array([Decimal("0.555")]), pa.decimal128(4, 2)),
+    "decimal256 to float32": (pa.array([Decimal("9" * 60)], pa.decimal256(60, 0)), pa.float32()),
+    "date to nanoseconds": (DAYS, mill.Timestamp("ns")),
+    "timestamp to nanoseconds": (pa.array(YEARS, US), mill.Timestamp("ns")),
+    "duration to nanoseconds": (pa.array([2**62], pa.duration("us")), pa.duration("ns")),
+    "text to date": (pa.array(["x"]), pa.date32()),
+    "bytes to text": (pa.array([b"\xff"]), str),
+    "dictionary of text to int": (pa.array(["x"]).dictionary_encode(), int),
+    "list of text to int": (pa.array([["x"]]), list[int]),
+}
+
+
+def routed(stream: mill.Stream) -> mill.Report:
+    other = mill.from_iter([1]).map(lambda row: row)
+    return mill.run(stream.for_each(nothing), other.errors.for_each(nothing), on_error="route")
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_cast_into_a_type_that_holds_the_values_needs_no_sink_for_errors(name: str) -> None:
+    array, to = FITS[name]
+    table = mill.from_arrow(pa.table({"x": array}))
+    assert routed(table.select(y=col("x").cast(to))).rows_routed == 0
+    assert routed(table.cast({"x": to})).rows_routed == 0
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_cast_that_may_fail_needs_one(name: str) -> None:
+    array, to = MISFITS[name]
+    table = mill.from_arrow(pa.table({"x": array}))
+    cast = table.with_columns(y=col("x").cast(to))
+    with pytest.raises(mill.PlanError, match="would reach no sink: write its .errors, or mill.all_errors"):
+        routed(cast)
+    with pytest.raises(mill.DataError):
+        cast.collect()
+    assert routed(table.with_columns(y=col("x").cast(to, strict=False))).rows_routed == 0
+
+
+def test_a_value_beyond_what_a_plan_foresees_fails_the_job() -> None:
+    table = mill.from_arrow(pa.table({"x": [2**53 + 1]}))
+    with pytest.raises(mill.DataError, match=r"9007199254740993 .*no sink takes the \.errors of this step: write them, or mill\.all_errors"):
+        routed(table.with_columns(y=col("x").cast(float)))
+
+
+def test_what_cannot_fail_needs_no_sink_for_errors() -> None:
+    stream = mill.from_iter([{"a": 1, "t": "x"}])
+    for harmless in (
+        stream.with_columns(seen=mill.now()),
+        stream.filter(mill.now() > lit(AT).dt.replace_time_zone("UTC")),
+        stream.with_columns(x=lit("7").cast(int) + col("a")),
+        stream.with_columns(x=(col("a") + 1).cast(float)),
+        stream.with_columns(x=when(col("a") > 0).then(col("a").cast(float))),
+        stream.key_by("t").agg(x=col("a").cast(float).sum()),
+        mill.generate(rows=3, x=mill.index().cast(float)),
+        mill.from_iter([{"l": [1, 2]}]).with_columns(m=col("l").list.eval(element().cast(float))),
+        stream.join(stream, left_on=col("a").cast(float), right_on=col("a").cast(float), ttl="1h"),
+    ):
+        assert routed(harmless).rows_routed == 0
+    lists = mill.from_iter([{"l": ["1", "x"]}])
+    for strict in (
+        lists.with_columns(m=col("l").list.eval(element().cast(int))),
+        stream.with_columns(x=(col("t").cast(int) + 1).cast(float)),
+        stream.join(stream, left_on=col("t").cast(int), right_on="a", ttl="1h"),
+    ):
+        with pytest.raises(mill.PlanError, match="would reach no sink"):
+            routed(strict)
+
+
+def test_steps_with_the_time_of_the_clock_alone_are_not_functions_of_the_user(tmp_path: Path) -> None:
+    """Two steps that differed in nothing were refused with a checkpoint, as if each called a function."""
+    stream = mill.generate(rows=3, k=mill.index())
+    sums = [stream.with_columns(seen=mill.now()).key_by("k").agg(n=mill.count()).write_json(tmp_path / name) for name in ("a", "b")]
+    assert mill.run(*sums, checkpoint=tmp_path / "state").rows_in in (3, 6)

@@ -101,7 +101,8 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
 fn check_routes(graph: &Graph) -> Result<()> {
     let is_lost = |(at, vertex): &(usize, &Vertex)| {
         let has_errors = vertex.step.outputs().iter().any(|output| output.name == ERRORS);
-        has_errors && vertex.step.may_fail() && !graph.is_taken(*at, ERRORS)
+        let inputs = || vertex.inputs.iter().map(|tap| graph.schema_of(*tap)).collect::<Vec<_>>();
+        has_errors && !graph.is_taken(*at, ERRORS) && vertex.step.may_fail(&inputs())
     };
     let lost: Vec<String> = graph.steps.iter().enumerate().filter(is_lost).map(|(_, vertex)| format!("{:?}", vertex.name)).collect();
     if lost.is_empty() {
