@@ -354,3 +354,44 @@ def test_steps_with_the_time_of_the_clock_alone_are_not_functions_of_the_user(tm
     stream = mill.generate(rows=3, k=mill.index())
     sums = [stream.with_columns(seen=mill.now()).key_by("k").agg(n=mill.count()).write_json(tmp_path / name) for name in ("a", "b")]
     assert mill.run(*sums, checkpoint=tmp_path / "state").rows_in in (3, 6)
+
+
+# -- how many ------------------------------------------------------------------------------------------------------------
+
+
+def test_counts_have_the_names_that_letters_have() -> None:
+    """A step that runs in parts had its errors at a part, whose name no letter has."""
+    rows = mill.from_iter([{"k": "a", "v": "x"}, {"k": "a", "v": "1"}, {"k": "b", "v": str(2**62)}, {"k": "b", "v": str(2**62)}])
+    sums = rows.key_by("k").agg(total=col("v").cast(int).sum()).name("sums")
+    kept: list[Any] = []
+    report = mill.run(sums.for_each(nothing), sums.errors.for_each(kept.append), on_error="route")
+    assert [row.step for row in kept] == ["sums", "sums"]
+    assert report.errors == {"sums": 2}
+    assert {step.name: step.rows_routed for step in report.steps if step.rows_routed} == {"sums.input": 1, "sums": 1}
+    assert {step.step for step in report.steps if step.name.startswith("sums")} >= {"sums"}
+    assert mill.run(sums.filter(col("total") > 5).for_each(nothing), on_error="skip").errors == {"sums": 2}
+    job = mill.start(sums.for_each(nothing), on_error="skip")
+    job.wait()
+    assert job.metrics().errors == {"sums": 2}
+
+
+def test_the_report_counts_errors_per_step() -> None:
+    stream = mill.from_iter([{"n": "1", "t": AT}, {"n": "x", "t": AT}, {"n": "0", "t": AT}, {"n": "2", "t": AT - timedelta(days=1)}])
+    parsed = stream.with_columns(n=col("n").cast(int)).name("parse")
+    inverse = parsed.map(lambda row: {"inverse": 1 / row.n, "t": row.t}, schema={"inverse": float, "t": datetime}).name("invert")
+    counted = inverse.event_time("t", watermark="1s").window_all(mill.tumbling("1m")).agg(n=mill.count()).name("count")
+    for mode in ("skipped", "routed"):
+        sinks = [counted.for_each(nothing).name("out")]
+        if mode == "routed":
+            sinks.append(mill.all_errors(*sinks).for_each(nothing).name("letters"))
+        report = mill.run(*sinks, on_error="route" if mode == "routed" else "skip")
+        lines = {line.split()[0]: line.split()[1:] for line in str(report).splitlines() if line.startswith("  ")}
+        assert lines["parse"] == ["4", "in", "3", "out", "1", mode]
+        assert lines["invert"] == ["3", "in", "2", "out", "1", mode]
+        assert lines["count.partial"][-2:] == ["1", "late"]
+        assert lines["out"] == ["1", "in", "0", "out"]
+        assert f"2 {mode}" in str(report).splitlines()[0]
+        assert report.errors == {"parse": 1, "invert": 1}
+        assert "errors: 1 in parse, 1 in invert" in str(report).splitlines()
+        assert "errors: 1 in parse, 1 in invert" in report._repr_html_()
+        assert f"<th>{mode}</th>" in report._repr_html_()
