@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from millstream import types
 from millstream._aggregate import Aggregate, aggregate
 from millstream._conditions import when
+from millstream._dead_letters import all_errors
 from millstream._engine import version as _version
 from millstream._given import parameter
 from millstream._lookup_functions import Lookup, lookup
@@ -187,6 +188,7 @@ __all__ = [
     "WindowBounds",
     "WindowedStream",
     "aggregate",
+    "all_errors",
     "checkpoints",
     "coalesce",
     "col",

@@ -65,7 +65,10 @@ _OF_KEYED = {
     **dict.fromkeys(("group_by_dynamic", "tumble", "hop"), 'use window(mill.tumbling("1m")).agg(…)'),
 }
 
+_ERRORS = dict.fromkeys(("errors", "all_errors"), "it has no rows yet: .errors and .all_errors are of the result, as in agg(…).errors")
+
 _OF_WINDOWED = {
+    **_ERRORS,
     "late": "late records are a stream of the result: agg(…).late",
     **dict.fromkeys(("count", "len"), "use agg(n=mill.count())"),
     **{name: f'use agg(x=col("x").{name}())' for name in _AGGREGATES},
@@ -75,6 +78,27 @@ _OF_WINDOWED = {
     "allowed_lateness": "pass allowed_lateness= to window()",
     **dict.fromkeys(("collect", "show"), "windows have no rows yet; use agg(), reduce() or apply() first"),
     "fold": "use reduce(), or agg(x=mill.aggregate(…))",
+}
+
+_OF_ROLLING = {
+    **_ERRORS,
+    "late": "late records are a stream of the result: agg(…).late",
+    **dict.fromkeys(("collect", "show"), "it has no rows yet; use agg() first"),
+    **{name: f'use agg(x=col("x").{name}())' for name in _AGGREGATES},
+}
+_OF_CONNECTED = {
+    **dict.fromkeys(("errors", "all_errors"), "it has no rows yet: .errors and .all_errors are of the result, as in process(…).errors"),
+    **dict.fromkeys(("collect", "show", "map", "flat_map"), "it has no rows yet; use process() first"),
+}
+_OF_JOB = {
+    **dict.fromkeys(
+        ("errors", "all_errors", "dead_letters"),
+        "the errors of a job are a stream of its plan: start it with mill.all_errors(…) of its sinks, written to a sink, and "
+        'on_error="route"; how many there are is in metrics().rows_routed',
+    ),
+    "report": "use wait(), which returns it",
+    **dict.fromkeys(("result", "join", "await_termination", "awaitTermination"), "use wait()"),
+    "state": "use status.state",
 }
 
 _BOUNDED = 'use bounded_out_of_orderness("5s")'
@@ -92,7 +116,8 @@ _OF_STRATEGY = {
 
 _OF_OUTPUT = {
     "errors": 'a sink has no .errors: a record that it cannot write fails the job, or is left out and counted with on_error="skip". What the '
-    "steps before it reject is in .errors and .all_errors of the stream that is written",
+    "steps before it reject is in .errors and .all_errors of the stream that is written, and in mill.all_errors(…) of several sinks",
+    "all_errors": "use mill.all_errors(…) of the sinks, or .all_errors of the stream that is written",
     "late": "late records are a stream of the step that found them late, not of a sink: agg(…).late",
     **dict.fromkeys(("run", "start", "execute", "collect"), "pass it to mill.run(…) or mill.start(…)"),
 }
@@ -102,6 +127,9 @@ _HINTS = {
     "Stream": _OF_STREAM,
     "KeyedStream": _OF_KEYED,
     "WindowedStream": _OF_WINDOWED,
+    "RollingStream": _OF_ROLLING,
+    "ConnectedStreams": _OF_CONNECTED,
+    "Job": _OF_JOB,
     "WatermarkStrategy": _OF_STRATEGY,
     "Expr": _expressions.OF_EXPR,
     "StringNamespace": _expressions.OF_TEXTS,
@@ -117,6 +145,7 @@ _TUMBLING, _SLIDING = 'use mill.tumbling("1m")', 'use mill.sliding("10m", slide=
 _SESSION, _CUMULATIVE = 'use mill.session("30m")', 'use mill.cumulative(step="1h", size="1d")'
 _NO_ENVIRONMENT = "there is no environment: mill.read_csv() and the like return streams, and mill.run(…) runs what is written"
 _OF_PACKAGE = {
+    **dict.fromkeys(("dead_letters", "dead_letter_queue"), "use mill.all_errors(…) of the streams and sinks of a job"),
     **dict.fromkeys(
         ("tumble", "Tumble", "tumbling_window", "TumblingWindows", "TumblingEventTimeWindows", "TumblingProcessingTimeWindows"), _TUMBLING
     ),

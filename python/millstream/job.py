@@ -18,6 +18,7 @@ from millstream._declared import Declared, recorder
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream._given import refuse_unread
+from millstream._hints import no_attribute
 from millstream._paths import real_place, state_path
 from millstream._signals import stops_on_sigterm
 from millstream._texts import flag
@@ -71,6 +72,12 @@ class Job:
             endpoint.show(self)
             weakref.finalize(self, endpoint.close)
         _live.hold(self)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise an error that says where what is looked for is found."""
+            raise no_attribute(self, name)
 
     def _is_running(self) -> bool:
         return self._raw.is_held() and self._raw.status()[0] in RUNNING

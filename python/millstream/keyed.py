@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from millstream._engine import RawKeyedStream, RawSchema, RawWindowedStream
+from millstream._engine import RawKeyedStream, RawSchema, RawStream, RawWindowedStream
 from millstream._hints import no_attribute
 from millstream._nearest import nearest
 from millstream._parameters import check_spelling
@@ -29,7 +29,6 @@ from millstream.types import SchemaLike, data_type, schema_of
 from millstream.window import Window
 
 if TYPE_CHECKING:
-    from millstream._engine import RawStream
     from millstream._process import BroadcastSide
 
 __all__ = ["ConnectedStreams", "KeyedStream", "RollingStream", "WindowedStream"]
@@ -111,6 +110,45 @@ class KeyedStream:
         ['a', 'b']
         """
         return self._raw.keys()
+
+    @property
+    def errors(self) -> Stream:
+        """The records that failed in the step before: in ``key_by``, if the key has expressions, else in the step before that.
+
+        The job must run with ``on_error="route"``. The columns are those of :attr:`Stream.errors`.
+
+        Raises
+        ------
+        PlanError
+            When no record can fail in that step.
+
+        Examples
+        --------
+        >>> keyed = mill.from_iter([{"k": "1"}, {"k": "x"}]).key_by(n=col("k").cast(int))
+        >>> [row["record"] for row in keyed.errors.collect(on_error="route").to_pylist()]
+        ['{"k":"x"}']
+        """
+        return Stream(self._raw.stream().errors())
+
+    @property
+    def all_errors(self) -> Stream:
+        """The records that failed in any step from the sources to this one, with the columns of :attr:`Stream.errors`.
+
+        The job must run with ``on_error="route"``. Errors of the step that uses the key, such as :meth:`agg`, are in
+        ``all_errors`` of its result.
+
+        Raises
+        ------
+        PlanError
+            When no record can fail in any of them.
+
+        Examples
+        --------
+        >>> keyed = mill.from_iter([{"k": "1"}, {"k": "x"}]).with_columns(k=col("k").cast(int)).key_by("k")
+        >>> [row["record"] for row in keyed.all_errors.collect(on_error="route").to_pylist()]
+        ['{"k":"x"}']
+        """
+        return Stream(RawStream.all_errors([self._raw.stream()]))
 
     def agg(self, *aggregates: Expr, emit: Emit = None, **named: Expr) -> Stream:
         """Aggregate the records of each key.
@@ -632,6 +670,12 @@ class RollingStream:
         self._raw = raw
         self._length = length
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise an error that says where what is looked for is found."""
+            raise no_attribute(self, name)
+
     def agg(self, *aggregates: Expr, **named: Expr) -> Stream:
         """Aggregate, for each record, the records that it sees.
 
@@ -793,6 +837,12 @@ class ConnectedStreams:
     def __repr__(self) -> str:
         """Show the keys."""
         return f"<ConnectedStreams by {', '.join(self._left.keys)} and {', '.join(self._right.keys)}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise an error that says where what is looked for is found."""
+            raise no_attribute(self, name)
 
     def process(
         self,

@@ -159,6 +159,9 @@ class StepMetrics:
         Of an ``event_time`` step over unbounded input: the split that has held the watermark for more than five seconds.
     paused
         Of an ``event_time`` step with alignment: the splits that pause.
+    step
+        The name that dead letters have. A step that runs in parts, such as an aggregation before and after records are
+        exchanged between tasks, has figures for each part: ``"agg.input"``, ``"agg.partial"`` and ``"agg"`` of the step ``"agg"``.
 
     Examples
     --------
@@ -177,6 +180,7 @@ class StepMetrics:
     checkpoint_bytes: int
     held: Held | None = None
     paused: Paused | None = None
+    step: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,22 @@ class Metrics:
     checkpoint_duration: timedelta = timedelta(0)
     checkpoint_overdue: Overdue | None = None
     steps: list[StepMetrics] = field(default_factory=list)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """How many records failed in each step in which any failed, and were skipped or routed; by the name that dead letters have.
+
+        Examples
+        --------
+        >>> numbers = mill.from_iter(["1", "x"]).select(n=col("value").cast(int)).name("parse")
+        >>> mill.run(numbers.for_each(lambda row: None), on_error="skip").errors
+        {'parse': 1}
+        """
+        counts: dict[str, int] = {}
+        for step in self.steps:
+            if step.rows_skipped or step.rows_routed:
+                counts[step.step] = counts.get(step.step, 0) + step.rows_skipped + step.rows_routed
+        return counts
 
     def to_prometheus(self) -> str:
         """Return the figures in the text format that Prometheus reads.
@@ -263,9 +283,12 @@ class Report(Metrics):
 
     Examples
     --------
-    >>> report = mill.run(mill.from_iter([1, 2]).for_each(lambda row: None))
+    >>> numbers = mill.from_iter(["1", "x"]).select(n=col("value").cast(int)).name("parse")
+    >>> report = mill.run(numbers.for_each(lambda row: None), on_error="skip")
     >>> report.status, report.rows_in
     ('finished', 2)
+    >>> [line for line in str(report).splitlines() if line.startswith("errors")]
+    ['errors: 1 in parse']
     """
 
     status: str = "finished"
@@ -287,7 +310,12 @@ class Report(Metrics):
             failed = f", {self.checkpoints_failed} failed" if self.checkpoints_failed else ""
             lines.append(f"{self.checkpoints_taken} checkpoints taken{failed}")
         width = max((len(step.name) for step in self.steps), default=0)
-        lines.extend(f"  {step.name:<{width}}  {step.rows_in:>14,} in  {step.rows_out:>14,} out" for step in self.steps)
+        for step in self.steps:
+            counts = ((step.rows_late, "late"), (step.rows_skipped, "skipped"), (step.rows_routed, "routed"))
+            others = "".join(f"  {count:>10,} {what}" for count, what in counts if count)
+            lines.append(f"  {step.name:<{width}}  {step.rows_in:>14,} in  {step.rows_out:>14,} out{others}")
+        if self.errors:
+            lines.append("errors: " + ", ".join(f"{count:,} in {step}" for step, count in self.errors.items()))
         lines.extend(f"note: {note}" for note in self.notes)
         return "\n".join(lines)
 
@@ -352,6 +380,7 @@ def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
                 step["checkpoint_bytes"],
                 None if step["held"] is None else _held(*step["held"]),
                 None if step["paused"] is None else _paused(*step["paused"]),
+                step["step"],
             )
         )
     return {

@@ -1157,7 +1157,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         """The records that failed in any step from the sources to this one, with the columns of :attr:`errors`.
 
         The job must run with ``on_error="route"``, and then each step in which records may fail needs a sink for its errors:
-        this stream has those of all of them. The order between the errors of different steps depends on timing.
+        this stream has those of all of them. The order between the errors of different steps depends on timing. For a job with
+        several sinks, :func:`all_errors` has the errors of all of them, each step once.
 
         Examples
         --------
@@ -1166,4 +1167,4 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> sorted((row["step"], row["record"]) for row in inverse.all_errors.collect(on_error="route").to_pylist())
         [('invert', '{"n":0}'), ('parse', '{"n":"x"}')]
         """
-        return Stream(self._raw.all_errors())
+        return Stream(RawStream.all_errors([self._raw]))

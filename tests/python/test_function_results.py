@@ -481,9 +481,9 @@ def test_no_record_vanishes_with_route() -> None:
     cast = rows.with_columns(n=col("x").cast(int)).name("cast")
     inverse = cast.map(lambda row: {"id": row.id, "inv": 1 / row.n}, schema={"id": int, "inv": float}).name("inverse")
     whole: list[Any] = []
-    with pytest.raises(PlanError, match='records that fail in "cast" would reach no sink: write its .errors, or .all_errors'):
+    with pytest.raises(PlanError, match='records that fail in "cast" would reach no sink: write its .errors, or mill.all_errors'):
         mill.run(inverse.for_each(whole.append), inverse.errors.for_each(whole.append), on_error="route")
-    with pytest.raises(PlanError, match="no sink takes the .errors of any step: write .all_errors"):
+    with pytest.raises(PlanError, match="no sink takes the .errors of any step: write mill.all_errors"):
         mill.run(inverse.for_each(whole.append), on_error="route")
     assert not whole
     letters: list[Any] = []

@@ -59,6 +59,9 @@ def test_a_name_that_is_not_there_is_still_not_there() -> None:
         "ListNamespace": col("x").list,
         "MapNamespace": col("x").map,
         "StructNamespace": col("x").struct,
+        "RollingStream": keyed().rolling("1m"),
+        "ConnectedStreams": keyed().connect(keyed()),
+        "Job": mill.start(stream().for_each(lambda row: None)),
     }
     for kind, names in _HINTS.items():
         for name in names:

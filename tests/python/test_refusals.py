@@ -104,7 +104,7 @@ def test_a_deviation_that_is_no_duration_is_an_error_of_its_group() -> None:
     assert 'standard deviation "s" is 13043817825332783104 and overflows duration[s]; count it in a coarser unit' in str(failed.value)
     assert spread.collect(on_error="skip").to_arrow()["k"].to_pylist() == [2]
     [letter] = spread.errors.collect(on_error="route").to_pylist()
-    assert letter["record"] == '{"k":1}'
+    assert letter["record"] == '{"k":1,"s":null,"n":2}'
     windows = mill.from_arrow(far.append_column("t", pa.array([1, 2, 3, 4], pa.timestamp("s")))).event_time("t", watermark="1s")
     for window in (mill.tumbling("1h"), mill.session("1h"), mill.sliding("2h", slide="1h")):
         kept = windows.key_by("k").window(window).agg(s=col("d").std()).collect(on_error="skip").to_arrow()

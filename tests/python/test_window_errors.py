@@ -53,13 +53,13 @@ def shown(text: str) -> dict[str, Any]:
         (mill.session("10s"), at(13)),
     ],
 )
-def test_a_window_without_a_result_is_shown_by_key_and_bounds(window: Any, end: datetime, parallelism: int) -> None:
+def test_a_window_without_a_result_is_shown_by_key_bounds_and_other_results(window: Any, end: datetime, parallelism: int) -> None:
     result = stream().key_by("user").window(window).agg(total=col("v").sum(), n=mill.count())
     start = at(1) if end == at(13) else at(0)
     first, *others = errors_of(result, parallelism)
     # A cumulative window of the hour has the sum as well, in its later results.
     assert all(shown(record)["user"] == "ann" for record, _ in others)
-    assert shown(first[0]) == {"user": "ann", "window_start": start.isoformat(), "window_end": end.isoformat()}
+    assert shown(first[0]) == {"user": "ann", "window_start": start.isoformat(), "window_end": end.isoformat(), "total": None, "n": 3}
     assert "total" in first[1]
 
 
@@ -69,7 +69,7 @@ def test_windows_of_few_records_show_their_bounds_too() -> None:
     result = timed.key_by("k").window(mill.tumbling("10s")).agg(total=col("v").sum())
     found = [shown(record) for record, _ in errors_of(result, 1)]
     expected = [
-        {"k": k % 7, "window_start": at(10 * k).isoformat(), "window_end": at(10 * k + 10).isoformat()} for k in range(400)
+        {"k": k % 7, "window_start": at(10 * k).isoformat(), "window_end": at(10 * k + 10).isoformat(), "total": None} for k in range(400)
     ]
     assert sorted(found, key=str) == sorted(expected, key=str)
 

@@ -32,7 +32,7 @@ mod write;
 pub use moment::{Moment, Moments};
 pub use number::{parse_decimal, parse_float, parse_integer};
 pub use read::{Cell, can_read, read};
-pub use record::{push_json_string, record_json, record_json_with, shortened};
+pub use record::{ObjectJson, push_json_string, record_json, shortened, show_objects_with};
 pub use span::{parse_duration, parse_time};
 pub use write::TextColumn;
 

@@ -57,6 +57,11 @@ pub trait ColumnFunction: Send + Sync + Debug {
     fn rung(&self) -> Rung {
         Rung::Batch
     }
+
+    /// Whether it is one of the engine's own: it fails for no record, and its name says all that it does.
+    fn is_builtin(&self) -> bool {
+        false
+    }
 }
 
 /// A user's function of whole records: `map`, `flat_map`, `filter`, `map_batches`, `inspect`.

@@ -34,4 +34,8 @@ impl ColumnFunction for Now {
     fn rung(&self) -> Rung {
         Rung::Native
     }
+
+    fn is_builtin(&self) -> bool {
+        true
+    }
 }

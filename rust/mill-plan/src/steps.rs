@@ -15,6 +15,7 @@
 
 mod aggregate;
 mod branch;
+mod casts;
 mod changelog;
 mod deduplicate;
 mod event_time;
@@ -59,7 +60,8 @@ pub(crate) use self::union::Union;
 pub use self::user::UserStepKind;
 pub use self::window::WindowedStream;
 use crate::aggregate::AggregateKind;
-use crate::expr::Expr;
+use crate::compiled::CompiledExpr;
+use crate::expr::{ELEMENT_COLUMN, Expr};
 use crate::functions;
 use crate::logical::Parameters;
 use crate::lower::{Builder, Lineage};
@@ -102,9 +104,10 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     }
 
     /// Whether records are expected to fail in it, as a function of the user's raises or a value cannot be converted. Records may
-    /// fail in other steps too, such as malformed lines in a source or a sum that leaves its range.
-    fn may_fail(&self) -> bool {
-        self.is_opaque() || convert_strictly(self.exprs())
+    /// fail in other steps too, such as malformed lines in a source or a sum that leaves its range. `inputs` are the columns of
+    /// its inputs.
+    fn may_fail(&self, inputs: &[SchemaRef]) -> bool {
+        self.is_opaque() || convert_strictly(self.exprs(), inputs)
     }
 
     /// Its outputs, the result first.
@@ -292,22 +295,47 @@ impl Inputs<'_> {
 /// Whether a function of the user's is called in one of these.
 fn call_functions<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
     let is_call = |part: &Expr| match part {
-        Expr::User { .. } => true,
+        Expr::User { function, .. } => !function.is_builtin(),
         Expr::Aggregate(call) => matches!(call.kind, AggregateKind::User(_)),
         _ => false,
     };
     exprs.into_iter().any(|expr| expr.any(&is_call))
 }
 
-/// Whether one of these converts values in such a way that one that does not fit is an error of its record.
-fn convert_strictly<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
+/// Whether one of these converts values in such a way that one that does not fit is an error of its record, and values that do
+/// not fit are to be expected.
+fn convert_strictly<'a>(exprs: impl IntoIterator<Item = &'a Expr>, inputs: &[SchemaRef]) -> bool {
+    // Which of the inputs an expression is over is not known here: its types in all of them.
+    let types = |expr: &Expr| -> Vec<DataType> {
+        let compiled = inputs.iter().filter_map(|columns| CompiledExpr::compile(expr, columns, true).ok());
+        compiled.map(|compiled| compiled.field().data_type().clone()).collect()
+    };
     let is_strict = |part: &Expr| match part {
-        // Every value is a text.
-        Expr::Cast { strict, to, .. } => *strict && *to != DataType::Utf8,
+        Expr::Cast { strict: false, .. } => false,
+        // A constant is converted when the plan is made.
+        Expr::Cast { input, .. } if is_constant(input) => false,
+        Expr::Cast { input, to, .. } => {
+            let types = types(input);
+            types.is_empty() || types.iter().any(|from| !casts::fits(from, to))
+        }
         Expr::Function { name, args } => functions::converts_strictly(name, args),
+        Expr::ListEval { input, body } => {
+            let elements = types(input).into_iter().filter_map(|list| match list {
+                DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
+                    Some(Arc::new(Schema::new(vec![element.as_ref().clone().with_name(ELEMENT_COLUMN)])))
+                }
+                _ => None,
+            });
+            convert_strictly([body.as_ref()], &elements.collect::<Vec<SchemaRef>>())
+        }
         _ => false,
     };
     exprs.into_iter().any(|expr| expr.any(&is_strict))
+}
+
+/// Whether the expression has one value, which is known when the plan is made.
+fn is_constant(expr: &Expr) -> bool {
+    !expr.any(&|part| !matches!(part, Expr::Literal(_) | Expr::Alias(..) | Expr::Cast { .. } | Expr::Unary { .. }))
 }
 
 /// The declared columns that a test leaves, in their order.

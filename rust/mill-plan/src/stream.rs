@@ -280,7 +280,15 @@ impl Stream {
     /// # Errors
     /// When no record can fail in any of them.
     pub fn all_errors(&self) -> Result<Stream> {
-        let (mut waiting, mut seen, mut found) = (vec![self], HashSet::new(), Vec::new());
+        Stream::all_errors_of(std::slice::from_ref(self))
+    }
+
+    /// The same of several streams: a step that several of them come from is there once.
+    ///
+    /// # Errors
+    /// When no record can fail in any of the steps, or no stream is given.
+    pub fn all_errors_of(streams: &[Stream]) -> Result<Stream> {
+        let (mut waiting, mut seen, mut found) = (streams.iter().collect::<Vec<_>>(), HashSet::new(), Vec::new());
         while let Some(stream) = waiting.pop() {
             if !seen.insert(Arc::as_ptr(&stream.node)) {
                 continue;
@@ -295,7 +303,11 @@ impl Stream {
         match found.split_first() {
             Some((only, [])) => Ok(only.clone()),
             Some((first, others)) => first.union(others),
-            None => Err(Error::plan("no record fails in any step of this stream, so it has no errors")),
+            None => Err(Error::plan(match streams {
+                [] => "all_errors() needs the streams whose errors it has",
+                [_] => "no record fails in any step of this stream, so it has no errors",
+                _ => "no record fails in any step of these streams, so they have no errors",
+            })),
         }
     }
 

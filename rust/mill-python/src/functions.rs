@@ -22,11 +22,12 @@ mod windows;
 
 use std::fmt;
 
-use arrow::array::RecordBatch;
-use mill_frame::text::record_json_with;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::Field;
+use mill_frame::text::push_json_string;
 use mill_protocol::Error;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyList, PyString};
 
 pub use self::asynchronous::{PythonAsync, RawWaker};
 pub use self::batches::{ArrowFunction, arrow_batch, conform};
@@ -36,7 +37,8 @@ pub use self::process::{Declared, PythonProcess, state_specs};
 pub use self::records::RecordFunction;
 pub use self::watermarks::RawWatermarkFunction;
 pub use self::windows::WholeWindowFunction;
-use crate::error::repr_text;
+use crate::attach::attach;
+use crate::error::{describe, repr_text};
 use crate::to_python::{column_to_list, column_to_sequence};
 
 /// What every Python function has: what it is called, and the adapter that loops over it.
@@ -67,10 +69,24 @@ fn lists<'py>(py: Python<'py>, batch: &RecordBatch, used: Option<&[bool]>) -> Py
     Ok(out)
 }
 
-/// One record as JSON; objects are the text that Python shows of them.
-pub(crate) fn shown(py: Python<'_>, batch: &RecordBatch, row: usize) -> String {
-    record_json_with(batch, row, &|field, column| {
+/// The only value of a column of objects as JSON: what records show of it.
+pub(crate) fn object_json(field: &Field, column: &ArrayRef) -> Option<String> {
+    attach(|py| {
         let value = column_to_list(py, column, field).and_then(|values| values.get_item(0));
-        value.map(|value| repr_text(&value)).ok()
+        Some(match value {
+            Ok(value) => value_json(&value),
+            // Its class has gone, or cannot be unpickled.
+            Err(error) => value_json(&PyString::new(py, &format!("<an object that cannot be unpickled: {}>", describe(py, &error)))),
+        })
+    })
+}
+
+/// A value of Python's as JSON; what it has no JSON for is the text that Python shows of it.
+pub(crate) fn value_json(value: &Bound<'_, PyAny>) -> String {
+    let json = || value.py().import("millstream._objects")?.getattr("to_json")?.call1((value,))?.extract::<String>();
+    json().unwrap_or_else(|_: PyErr| {
+        let mut text = String::new();
+        push_json_string(&repr_text(value), &mut text);
+        text
     })
 }

@@ -602,6 +602,7 @@ fn figures<'py>(py: Python<'py>, metrics: &millstream::Metrics) -> PyResult<Boun
     for step in &metrics.steps {
         let one = PyDict::new(py);
         one.set_item("name", &step.name)?;
+        one.set_item("step", &step.step)?;
         one.set_item("rows_in", step.rows_in)?;
         one.set_item("rows_out", step.rows_out)?;
         one.set_item("rows_late", step.rows_late)?;

@@ -90,6 +90,7 @@ mod _millstream {
     #[pymodule_init]
     fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         super::allocator::keep_what_is_freed();
+        mill_frame::text::show_objects_with(super::functions::object_json);
         Ok(())
     }
 }

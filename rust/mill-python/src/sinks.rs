@@ -11,7 +11,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
-use mill_frame::text::shortened;
+use mill_frame::text::{record_json, shortened};
 use mill_frame::types::{canonical_array, canonical_type};
 use mill_protocol::{
     Batch, Commit, Committer, Delivery, Ending, Epoch, Error, ErrorKind, PreCommit, Recovered, Result, Run, Sink, SinkKind,
@@ -23,7 +23,6 @@ use pyo3_arrow::PyRecordBatch;
 
 use crate::attach::{attach, call, call_method, in_drop};
 use crate::error::{connector, describe, from_python, kind_of};
-use crate::functions::shown;
 use crate::to_python::column_to_list;
 
 /// A sink whose writers and committer are Python objects.
@@ -248,7 +247,7 @@ fn failed_callback(py: Python<'_>, exception: PyErr, name: &str, data: &RecordBa
     let row = exception.value(py).getattr("_millstream_row").and_then(|row| row.extract::<usize>());
     match row {
         Ok(row) if row < data.num_rows() => {
-            let message = format!("{name} raised {}; record: {}", describe(py, &exception), shortened(&shown(py, data, row)));
+            let message = format!("{name} raised {}; record: {}", describe(py, &exception), shortened(&record_json(data, row)));
             Error::new(kind_of(py, &exception, ErrorKind::UserFunction), message).because(exception)
         }
         _ => from_python(py, exception, name),

@@ -19,7 +19,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::attach::{attach, call_method, in_drop};
-use crate::error::{connector, repr_text};
+use crate::error::connector;
+use crate::functions::value_json;
 use crate::from_python::rows_to_batch;
 use crate::functions::{arrow_batch, conform};
 use crate::import::validate;
@@ -147,7 +148,7 @@ fn read_rows(rows: &Bound<'_, PyList>, schema: &SchemaRef, name: &str) -> Result
         let one = PyList::new(py, [&row]).map_err(|exception| connector(py, exception, name))?;
         match rows_to_batch(&one, schema) {
             Ok(part) => parts.push(part),
-            Err(misfit) => rejected.push(Rejected::new(format!("{name}: {}", misfit.message), repr_text(&row))),
+            Err(misfit) => rejected.push(Rejected::new(format!("{name}: {}", misfit.message), value_json(&row))),
         }
     }
     let batch = concat_batches(schema, &parts).map_err(|error| Error::internal(error.to_string()))?;

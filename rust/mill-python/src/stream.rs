@@ -96,6 +96,12 @@ impl RawSink {
         self.node.sink().name()
     }
 
+    /// The stream that goes into it.
+    fn stream(&self) -> RawStream {
+        // Whether its sources can be read once more is not known any more.
+        RawStream { stream: self.node.input().clone(), is_sampleable: false }
+    }
+
     /// Returns the same sink under a name, which is the identity of what it has written.
     #[pyo3(signature = (name, was))]
     fn named(&self, name: &str, was: Option<&str>) -> RawSink {
@@ -407,8 +413,12 @@ impl RawStream {
         self.step(self.stream.late_right())
     }
 
-    fn all_errors(&self) -> PyResult<RawStream> {
-        self.step(self.stream.all_errors())
+    /// The errors of all steps that these streams come from, each step once.
+    #[staticmethod]
+    fn all_errors(streams: Vec<PyRef<'_, RawStream>>) -> PyResult<RawStream> {
+        let is_sampleable = streams.iter().all(|stream| stream.is_sampleable);
+        let streams: Vec<Stream> = streams.iter().map(|stream| stream.stream.clone()).collect();
+        RawStream::made(Stream::all_errors_of(&streams), is_sampleable)
     }
 
     fn errors(&self) -> PyResult<RawStream> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StructArray};
 use arrow::datatypes::{Field, SchemaRef};
 use mill_frame::schema::holds_objects;
-use mill_frame::text::shortened;
+use mill_frame::text::{record_json, shortened};
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict, PyList, PyString};
@@ -14,7 +14,6 @@ use pyo3_arrow::ffi::{ArrayIterator, to_stream_pycapsule};
 
 use crate::error::SchemaError;
 use crate::from_python::rows_to_batch;
-use crate::functions::shown;
 use crate::polars;
 use crate::to_python::column_to_list;
 use crate::types::RawSchema;
@@ -112,11 +111,11 @@ impl RawTable {
     }
 
     /// One row as messages show records.
-    fn row_text(&self, py: Python<'_>, row: usize) -> PyResult<String> {
+    fn row_text(&self, row: usize) -> PyResult<String> {
         let mut left = row;
         for batch in &self.batches {
             if left < batch.num_rows() {
-                return Ok(shortened(&shown(py, batch, left)).into_owned());
+                return Ok(shortened(&record_json(batch, left)).into_owned());
             }
             left -= batch.num_rows();
         }

@@ -94,6 +94,10 @@ impl RawWindowedStream {
 
 #[pymethods]
 impl RawWindowedStream {
+    fn stream(&self) -> RawStream {
+        RawStream { stream: self.stream.stream().clone(), is_sampleable: self.is_sampleable }
+    }
+
     fn agg(&self, aggregates: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
         self.step(self.stream.agg(expressions(&aggregates)))
     }

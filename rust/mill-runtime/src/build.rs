@@ -22,7 +22,7 @@ use crate::held::{HeldNote, HeldStep, HeldWriter};
 use crate::input::Input;
 use crate::input_log::InputLog;
 use crate::merge::Merge;
-use crate::metrics::{Level, Registry, StageCounters};
+use crate::metrics::{Level, RegisteredStep, Registry, StageCounters};
 use crate::options::{Mode, OnError};
 use crate::portion::{Allowance, TaskPortion};
 use crate::reader::ReadRows;
@@ -143,7 +143,7 @@ impl TaskBuilder<'_> {
             let parallelism = self.graph.chains[chain].parallelism;
             let unparkers = (0..parallelism).map(|index| self.workers[worker_of(chain, index)].unparker.clone()).collect();
             let uid = &self.graph.chains[chain].stages[stage].uid;
-            if let Some(held) = registry.held.iter_mut().find(|held| registry.steps[held.step].0 == *uid) {
+            if let Some(held) = registry.held.iter_mut().find(|held| registry.steps[held.step].uid == *uid) {
                 held.meeting = meeting;
             }
             let waits_for_all = |source: &SourceDef| source.source.properties().is_bounded && !source.source.marks_idle();
@@ -166,7 +166,7 @@ impl TaskBuilder<'_> {
             let stage = &task.chain.stages[index];
             let slot = boards.entry(group).or_default().add(&stage.name, drift_us_max, self.workers[*worker].unparker.clone());
             let registry = &mut built.registry;
-            let step = registry.steps.iter().position(|step| *step.0 == *stage.uid).expect("every step was registered");
+            let step = registry.steps.iter().position(|step| *step.uid == *stage.uid).expect("every step was registered");
             match registry.aligned.iter_mut().find(|aligned| aligned.0 == step) {
                 Some(aligned) => aligned.2.push(slot.entry()),
                 None => registry.aligned.push((step, Arc::clone(slot.board()), vec![slot.entry()])),
@@ -213,12 +213,18 @@ impl TaskBuilder<'_> {
     }
 
     fn register(&self, chain: &ChainDef, registry: &mut Registry) {
+        let registered = |uid: &str, name: &str, step: &str| RegisteredStep {
+            uid: uid.to_owned(),
+            name: name.to_owned(),
+            step: step.to_owned(),
+            counters: Vec::new(),
+        };
         if let Some(source) = &chain.source {
             registry.sources.push(registry.steps.len());
-            registry.steps.push((source.uid.clone(), source.name.clone(), Vec::new()));
+            registry.steps.push(registered(&source.uid, &source.name, &source.name));
         }
         for stage in &chain.stages {
-            registry.steps.push((stage.uid.clone(), stage.name.clone(), Vec::new()));
+            registry.steps.push(registered(&stage.uid, &stage.name, &stage.step));
         }
     }
 
@@ -258,8 +264,8 @@ impl TaskBuilder<'_> {
         let registry = &mut built.registry;
         let counters = |registry: &mut Registry, uid: &str| {
             let counters = Arc::new(StageCounters::default());
-            let step = registry.steps.iter_mut().find(|step| step.0 == uid);
-            step.expect("every step was registered").2.push(Arc::clone(&counters));
+            let step = registry.steps.iter_mut().find(|step| step.uid == uid);
+            step.expect("every step was registered").counters.push(Arc::clone(&counters));
             counters
         };
         let mut wiring = Wiring::new(chain, &self.graph.edges.iter().map(|edge| edge.from).collect::<Vec<_>>(), chain_index);
@@ -380,7 +386,7 @@ impl TaskBuilder<'_> {
         let makers = stages.iter().enumerate().filter(|(_, stage)| is_unbounded && stage.makes_watermarks());
         let writers = makers.map(|(index, stage)| {
             let note = Arc::new(HeldNote::default());
-            let step = registry.steps.iter().position(|step| *step.0 == *stage.uid).expect("every step was registered");
+            let step = registry.steps.iter().position(|step| *step.uid == *stage.uid).expect("every step was registered");
             match registry.held.iter_mut().find(|held| held.step == step) {
                 Some(held) => held.notes.push(Arc::clone(&note)),
                 // Which inputs it meets is known once all tasks are there.

@@ -33,6 +33,8 @@ pub struct StepMetrics {
     pub uid: String,
     /// Its name.
     pub name: String,
+    /// The name of the user's step that it is of, which its dead letters have.
+    pub step: String,
     /// Records taken.
     pub rows_in: u64,
     /// Records emitted, over all ports.
@@ -187,11 +189,21 @@ impl Level {
     }
 }
 
+/// Where the counters of one step are found.
+#[derive(Debug)]
+pub(crate) struct RegisteredStep {
+    pub(crate) uid: String,
+    pub(crate) name: String,
+    /// The name of the user's step that it is of.
+    pub(crate) step: String,
+    /// Those of its tasks.
+    pub(crate) counters: Vec<Arc<StageCounters>>,
+}
+
 /// Where the counters of a whole job are found.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    /// For each step: uid, name, and the counters of its tasks.
-    pub(crate) steps: Vec<(String, String, Vec<Arc<StageCounters>>)>,
+    pub(crate) steps: Vec<RegisteredStep>,
     /// For each edge: from, to, capacity, and the fill level of each of its writers.
     pub(crate) edges: Vec<(String, String, usize, Vec<Arc<Level>>)>,
     /// Which steps are sources.
@@ -208,18 +220,19 @@ pub(crate) struct Registry {
 impl Registry {
     /// The steps whose watermark has been held back for some seconds, at this time of the job's clock.
     pub(crate) fn held(&self, now: i64) -> Vec<(&str, Held)> {
-        held(&self.held, now).into_iter().map(|(step, held)| (self.steps[step].1.as_str(), held)).collect()
+        held(&self.held, now).into_iter().map(|(step, held)| (self.steps[step].name.as_str(), held)).collect()
     }
 
     /// Adds everything up, for a job that runs at this time of its clock, or is over.
     pub(crate) fn collect(&self, now: Option<i64>) -> Metrics {
         let (checkpoints, state) = self.checkpoints.lock().clone();
-        let steps = self.steps.iter().map(|(uid, name, counters)| {
+        let steps = self.steps.iter().map(|RegisteredStep { uid, name, step, counters }| {
             let sum = |of: fn(&StageCounters) -> &Counter| counters.iter().map(|c| of(c).value()).sum();
             let watermarks: Vec<i64> = counters.iter().filter_map(|c| c.watermark.value()).collect();
             StepMetrics {
                 uid: uid.clone(),
                 name: name.clone(),
+                step: step.clone(),
                 rows_in: sum(|c| &c.rows_in),
                 rows_out: sum(|c| &c.rows_out),
                 rows_late: sum(|c| &c.rows_late),

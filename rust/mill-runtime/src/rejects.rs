@@ -71,7 +71,7 @@ pub(crate) fn is_routed(
             let mut first = first.clone();
             first.error.push_str(match routes {
                 Routed::Never => "; a sink has no .errors that it could be routed to: filter such records out before, or use on_error=\"skip\"",
-                _ => "; no sink takes the .errors of this step: write them, or .all_errors of the last step, or use on_error=\"skip\"",
+                _ => "; no sink takes the .errors of this step: write them, or mill.all_errors(…) of all streams that are written, or use on_error=\"skip\"",
             });
             Err(first.into_error().in_step(step))
         }

@@ -4,7 +4,7 @@
 //! beginning.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -21,7 +21,7 @@ const SHOWN_MAX: usize = 2000;
 ///
 /// # Examples
 /// ```
-/// use std::sync::Arc;
+/// use std::sync::{Arc, OnceLock};
 /// use arrow::array::{Int64Array, RecordBatch, StringArray};
 /// use mill_frame::text::record_json;
 ///
@@ -31,19 +31,33 @@ const SHOWN_MAX: usize = 2000;
 /// # Ok::<(), arrow::error::ArrowError>(())
 /// ```
 pub fn record_json(data: &RecordBatch, row: usize) -> String {
-    record_json_with(data, row, &|_, _| None)
-}
-
-/// As [`record_json`], with what a function returns for a value of a column of objects, which are bytes here. Without it such a
-/// value is `"…"`.
-pub fn record_json_with(data: &RecordBatch, row: usize, object: &dyn Fn(&Field, &ArrayRef) -> Option<String>) -> String {
-    let mut json = Json { written: String::new(), object };
+    let mut json = Json { written: String::new() };
     let schema = data.schema();
     let own: Vec<usize> = (0..data.num_columns()).filter(|&place| !is_computed(schema.field(place))).collect();
     let fields: Vec<FieldRef> = own.iter().map(|&place| Arc::clone(&schema.fields()[place])).collect();
     let columns: Vec<ArrayRef> = own.iter().map(|&place| Arc::clone(data.column(place))).collect();
     json.push_fields(&fields, &columns, row);
     json.written
+}
+
+/// The JSON of the only value of a column of objects; `None` where there is no way to tell.
+pub type ObjectJson = fn(&Field, &ArrayRef) -> Option<String>;
+
+static OBJECT_JSON: OnceLock<ObjectJson> = OnceLock::new();
+
+/// Sets what objects are in records. Their bytes mean something only to the language that they are of, which sets this once,
+/// when it is loaded; of several calls the first counts.
+pub fn show_objects_with(json: ObjectJson) {
+    // Whoever was first is as good.
+    let _ = OBJECT_JSON.set(json);
+}
+
+/// An object as JSON; its size where nobody can read it.
+fn object_json(field: &Field, value: &ArrayRef) -> String {
+    OBJECT_JSON.get().and_then(|json| json(field, value)).unwrap_or_else(|| {
+        let bytes = value.as_binary_opt::<i32>().map_or(0, |values| values.value(0).len());
+        format!("\"<an object of {bytes} bytes>\"")
+    })
 }
 
 /// As much of a record's text as a message shows.
@@ -96,12 +110,11 @@ pub fn push_json_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-struct Json<'a> {
+struct Json {
     written: String,
-    object: &'a dyn Fn(&Field, &ArrayRef) -> Option<String>,
 }
 
-impl Json<'_> {
+impl Json {
     fn push_fields(&mut self, fields: &[FieldRef], columns: &[ArrayRef], row: usize) {
         self.written.push('{');
         for (place, (field, column)) in fields.iter().zip(columns).enumerate() {
@@ -120,8 +133,7 @@ impl Json<'_> {
         // One row of the column: that is all that is laid out again.
         let value = column.slice(row, 1);
         if is_object(field) {
-            let shown = (self.object)(field, &value);
-            return push_json_string(shown.as_deref().unwrap_or("…"), &mut self.written);
+            return self.written.push_str(&object_json(field, &value));
         }
         match TextColumn::new(&value) {
             Ok(Some(found)) if found.is_null(0) => self.written.push_str("null"),

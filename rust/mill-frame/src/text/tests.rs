@@ -267,3 +267,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_object_is_shown_by_whoever_knows_its_language() {
+    let bytes: ArrayRef = Arc::new(arrow::array::BinaryArray::from(vec![Some(&b"abc"[..]), None]));
+    let schema = Arc::new(arrow::datatypes::Schema::new(vec![crate::schema::object_field("o", true)]));
+    let data = arrow::array::RecordBatch::try_new(schema, vec![bytes]).unwrap();
+    assert_eq!(record_json(&data, 0), r#"{"o":"<an object of 3 bytes>"}"#);
+    assert_eq!(record_json(&data, 1), r#"{"o":null}"#);
+    show_objects_with(|field, value| Some(format!("[{:?},{}]", field.name(), value.len())));
+    assert_eq!(record_json(&data, 0), r#"{"o":["o",1]}"#);
+}

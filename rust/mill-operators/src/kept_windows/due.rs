@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, concat_batches, take};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow_row::RowConverter;
 use mill_frame::text::record_json;
 use mill_plan::{
@@ -277,10 +277,11 @@ impl Computer {
             parts.push(results);
         }
         groups.close(0);
-        for UnfitRow { keys, error, .. } in groups.take_unfit() {
+        let unfit = groups.take_unfit().into_iter().map(|row| (groups.named_results(&row, self.schema.fields()), row));
+        for (results, UnfitRow { keys, error, .. }) in unfit.collect::<Vec<_>>() {
             let number = keys.first().and_then(|column| column.as_primitive_opt::<Int64Type>());
             let window = number.map_or(0, |number| number.value(0) as usize);
-            out.reject(Rejected::of(error, self.shown(due, rows, window)?));
+            out.reject(Rejected::of(error, self.shown(due, rows, window, results)?));
         }
         let columns = (0..parts.first().map_or(0, Vec::len)).map(|column| {
             let parts: Vec<&dyn Array> = parts.iter().map(|part| part[column].as_ref()).collect();
@@ -379,31 +380,38 @@ impl Computer {
         if !matches!(error.kind(), ErrorKind::Data | ErrorKind::UserFunction) {
             return Err(error);
         }
-        out.reject(Rejected::of(error, self.shown(due, rows, window)?));
+        out.reject(Rejected::of(error, self.shown(due, rows, window, Vec::new())?));
         Ok(())
     }
 
-    /// A window as a message shows it: its key and its bounds, or the record that it is of.
-    fn shown(&self, due: &Due, rows: &RecordBatch, window: usize) -> Result<String> {
+    /// A window as a message shows it: its key and its bounds, or the record that it is of, and those of its results that there are.
+    fn shown(&self, due: &Due, rows: &RecordBatch, window: usize, results: Vec<(FieldRef, ArrayRef)>) -> Result<String> {
         let first = due.firsts[window];
         // Keys have the names of the result, where they come first; those of a function are named as they are in the records.
         let name = |place: usize, key: usize| match self.compute {
-            Compute::Apply(_) => self.records.field(key).name().clone(),
-            Compute::Aggregates(..) | Compute::Reduce(_) => self.schema.field(place).name().clone(),
+            Compute::Apply(_) => self.records.field(key).name(),
+            Compute::Aggregates(..) | Compute::Reduce(_) => self.schema.field(place).name(),
         };
-        let keys = self.keys.iter().enumerate();
-        let mut columns: Vec<(String, ArrayRef)> =
-            keys.map(|(place, &key)| (name(place, key), rows.column(key).slice(first, 1))).collect();
+        let mut fields: Vec<FieldRef> = Vec::new();
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for (place, &key) in self.keys.iter().enumerate() {
+            fields.push(Arc::new(self.records.field(key).clone().with_name(name(place, key))));
+            columns.push(rows.column(key).slice(first, 1));
+        }
         if let Some(bound_type) = self.bound_type() {
-            columns.push(("window_start".to_owned(), time_column(due.windows[window].start, 1, &bound_type)?));
-            columns.push(("window_end".to_owned(), time_column(due.windows[window].end, 1, &bound_type)?));
+            for (name, bound) in [("window_start", due.windows[window].start), ("window_end", due.windows[window].end)] {
+                fields.push(Arc::new(Field::new(name, bound_type.clone(), true)));
+                columns.push(time_column(bound, 1, &bound_type)?);
+            }
+        }
+        for (field, result) in results {
+            fields.push(field);
+            columns.push(result);
         }
         if columns.is_empty() {
             return Ok("{}".to_owned());
         }
-        let fields = columns.iter().map(|(name, column)| Field::new(name, column.data_type().clone(), true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
-        let shown = RecordBatch::try_new(schema, columns.into_iter().map(|(_, column)| column).collect());
+        let shown = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
         Ok(record_json(&shown.map_err(|error| Error::internal(error.to_string()))?, 0))
     }
 

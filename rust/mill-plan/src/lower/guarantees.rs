@@ -90,7 +90,7 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
         }
         (false, OnError::Route) => Err(Error::plan(
             "on_error=\"route\" sends records that fail to .errors, and no sink takes the .errors of any step: write \
-             .all_errors of the last step somewhere, or use on_error=\"skip\"",
+             mill.all_errors(…) of the streams that are written, or use on_error=\"skip\"",
         )),
         (true, OnError::Route) => check_routes(graph),
         (false, OnError::Fail | OnError::Skip) => Ok(()),
@@ -101,7 +101,8 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
 fn check_routes(graph: &Graph) -> Result<()> {
     let is_lost = |(at, vertex): &(usize, &Vertex)| {
         let has_errors = vertex.step.outputs().iter().any(|output| output.name == ERRORS);
-        has_errors && vertex.step.may_fail() && !graph.is_taken(*at, ERRORS)
+        let inputs = || vertex.inputs.iter().map(|tap| graph.schema_of(*tap)).collect::<Vec<_>>();
+        has_errors && !graph.is_taken(*at, ERRORS) && vertex.step.may_fail(&inputs())
     };
     let lost: Vec<String> = graph.steps.iter().enumerate().filter(is_lost).map(|(_, vertex)| format!("{:?}", vertex.name)).collect();
     if lost.is_empty() {
@@ -109,8 +110,8 @@ fn check_routes(graph: &Graph) -> Result<()> {
     }
     let (them, their) = if lost.len() == 1 { ("that step", "its .errors") } else { ("these steps", "their .errors") };
     Err(Error::plan(format!(
-        "on_error=\"route\": records that fail in {} would reach no sink: write {their}, or .all_errors of the last step, which has \
-         those of {them} too",
+        "on_error=\"route\": records that fail in {} would reach no sink: write {their}, or mill.all_errors(…) of all streams that are \
+         written, which has those of {them} too",
         lost.join(", ")
     )))
 }

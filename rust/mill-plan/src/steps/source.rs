@@ -73,7 +73,7 @@ impl Step for SourceStep {
         true
     }
 
-    fn may_fail(&self) -> bool {
+    fn may_fail(&self, _inputs: &[SchemaRef]) -> bool {
         // A source of files may have malformed lines, but it need not: the plan does not ask for a sink for them.
         false
     }

@@ -108,6 +108,11 @@ impl KeyedStream {
 }
 
 impl WindowedStream {
+    /// The stream that is cut.
+    pub fn stream(&self) -> &Stream {
+        self.keyed.stream()
+    }
+
     /// The same windows with results also before or after their end.
     ///
     /// # Errors

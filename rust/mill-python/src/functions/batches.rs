@@ -13,6 +13,7 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use mill_frame::convert::exact;
 use mill_frame::schema::{holds_objects, is_object};
+use mill_frame::text::record_json;
 use mill_frame::types::check_fields;
 use mill_plan::{BatchFunction, Origin, UserCall, UserOutput};
 use mill_protocol::{Error, Rejected, Result};
@@ -20,7 +21,7 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3_arrow::PyRecordBatch;
 
-use super::{Adapter, arrow_error, shown};
+use super::{Adapter, arrow_error};
 use crate::attach::{attach, call};
 use crate::error::{self, IntoPython};
 use crate::import::{self, validate};
@@ -63,9 +64,9 @@ impl ArrowFunction {
     }
 
     /// All records of a frame as rejected for one reason.
-    fn reject_all(&self, py: Python<'_>, batch: &RecordBatch, error: Error) -> UserOutput {
+    fn reject_all(&self, batch: &RecordBatch, error: Error) -> UserOutput {
         let reason = Rejected::of(error, String::new());
-        let of_row = |row| Rejected { record: shown(py, batch, row), ..reason.clone() };
+        let of_row = |row| Rejected { record: record_json(batch, row), ..reason.clone() };
         UserOutput {
             data: RecordBatch::new_empty(Arc::clone(&self.schema)),
             origin: Origin::Rows(UInt32Array::from(Vec::<u32>::new())),
@@ -74,9 +75,9 @@ impl ArrowFunction {
     }
 
     /// The rows of a result that fit; the others are rejected.
-    fn fitting(&self, py: Python<'_>, batch: &RecordBatch, data: &RecordBatch) -> Result<UserOutput> {
+    fn fitting(&self, batch: &RecordBatch, data: &RecordBatch) -> Result<UserOutput> {
         let Fitting { data, rows, misfits } = fitting(&self.adapter.name, data, &self.schema, batch)?;
-        let rejected = misfits.into_iter().map(|(row, misfit)| Rejected::of(misfit, shown(py, batch, row))).collect();
+        let rejected = misfits.into_iter().map(|(row, misfit)| Rejected::of(misfit, record_json(batch, row))).collect();
         Ok(UserOutput { data, origin: Origin::Rows(UInt32Array::from(rows)), rejected })
     }
 }
@@ -154,7 +155,7 @@ impl BatchFunction for ArrowFunction {
                         true => Error::data(error::message(py, &exception)),
                         false => error::from_python(py, exception, &self.adapter.name),
                     };
-                    return if is_of_records { Ok(UserCall::Whole(self.reject_all(py, batch, error))) } else { Err(error) };
+                    return if is_of_records { Ok(UserCall::Whole(self.reject_all(batch, error))) } else { Err(error) };
                 }
             };
             let is_row_for_row = data.num_rows() == batch.num_rows();
@@ -163,8 +164,8 @@ impl BatchFunction for ArrowFunction {
                     let origin = if is_row_for_row { Origin::Same } else { Origin::Unknown };
                     UserOutput { data, origin, rejected: Vec::new() }
                 }
-                Err(misfit) if misfit.row.is_some() && is_row_for_row => self.fitting(py, batch, &data)?,
-                Err(misfit) => self.reject_all(py, batch, self::misfit(&self.adapter.name, &misfit.message(0))),
+                Err(misfit) if misfit.row.is_some() && is_row_for_row => self.fitting(batch, &data)?,
+                Err(misfit) => self.reject_all(batch, self::misfit(&self.adapter.name, &misfit.message(0))),
             };
             Ok(UserCall::Whole(output))
         })

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field};
-use mill_frame::text::shortened;
+use mill_frame::text::{record_json, shortened};
 use mill_plan::{AggregateCall, AggregateFunction, AggregateKind, Expr, ReduceFunction, ScalarValue};
 use mill_protocol::{Error, ErrorKind, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::{Adapter, lists, shown};
+use super::{Adapter, lists};
 use crate::attach::{attach, call, call_method};
 use crate::error;
 use crate::expr::RawExpr;
@@ -47,7 +47,7 @@ impl ReduceFunction for FoldFunction {
             };
             let row = called().map_err(|exception| {
                 let raised = error::describe(py, &exception);
-                let message = format!("{what} raised {raised}; first record of the group: {}", shortened(&shown(py, rows, 0)));
+                let message = format!("{what} raised {raised}; first record of the group: {}", shortened(&record_json(rows, 0)));
                 let traceback = error::traceback(py, &exception);
                 let kind = error::kind_of(py, &exception, ErrorKind::UserFunction);
                 Error::new(kind, message).traced(traceback).because(exception)

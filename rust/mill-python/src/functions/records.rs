@@ -8,12 +8,13 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
+use mill_frame::text::record_json;
 use mill_plan::{BatchFunction, Origin, Rung, UserCall, UserOutput, UserPieces, UserStepKind};
 use mill_protocol::{Error, Progress, Rejected, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyIterator, PyList};
 
-use super::{Adapter, arrow_error, lists, shown};
+use super::{Adapter, arrow_error, lists};
 use crate::attach::{attach, call};
 use crate::error;
 use crate::from_python::rows_to_batch;
@@ -106,7 +107,7 @@ impl RecordFunction {
                 Ok(_) => rows.push(row as u32),
                 Err(exception) => rejected.push(Rejected {
                     error: format!("{} cannot be called: {}", self.adapter.name, error::message(py, &exception)),
-                    record: shown(py, batch, row),
+                    record: record_json(batch, row),
                     ..Rejected::default()
                 }),
             }
@@ -126,7 +127,7 @@ impl RecordFunction {
         mut rejected: Vec<Rejected>,
     ) -> Result<UserOutput> {
         for (row, exception) in failures {
-            let record = shown(py, &given.batch, row);
+            let record = record_json(&given.batch, row);
             rejected.push(error::rejected(py, &self.adapter.name, PyErr::from_value(exception), record));
         }
         let rows = match self.kind {
@@ -176,7 +177,7 @@ impl RecordFunction {
                     rejected.push(Rejected {
                         error,
                         traceback: String::new(),
-                        record: shown(py, batch, row as usize),
+                        record: record_json(batch, row as usize),
                         cause: Some(Arc::new(cause)),
                     });
                 }

@@ -1,25 +1,27 @@
 //! What comes out of groups: results, partial results, and rows by their written keys.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, new_null_array};
 use arrow::compute::filter;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use mill_frame::text::record_json;
+use mill_plan::AggregateSpec;
 use mill_protocol::{Error, Outbox, Rejected, Result};
 use mill_state::{Cursor, Flag, KeyBatch, KeyDecoder, LOOKUP_ROWS_MAX, PaneTables, RowValues, RowsRead, Span};
 
 use super::{Groups, records};
 use crate::accumulator::Accumulator;
-use crate::accumulator::carries::{Carries, Unfit};
+use crate::accumulator::carries::Carries;
 use crate::accumulator::input::state_error;
 
 /// A row of which a result does not fit its type.
 pub(crate) struct UnfitRow {
     /// Its key columns, one value each.
     pub(crate) keys: Vec<ArrayRef>,
-    /// Its results; that which does not fit means nothing.
+    /// Its results; those that do not fit are null.
     pub(crate) results: Vec<ArrayRef>,
     /// Why it does not fit.
     pub(crate) error: Error,
@@ -206,13 +208,18 @@ impl Groups {
         std::mem::take(&mut self.unfit)
     }
 
+    /// The results of such a row that are among these columns.
+    pub(crate) fn named_results(&self, row: &UnfitRow, columns: &[FieldRef]) -> Vec<(FieldRef, ArrayRef)> {
+        named_results(&self.recipe.aggregates, row, columns)
+    }
+
     /// Adds results that do not fit.
     pub(crate) fn put_unfit(&mut self, unfit: Vec<UnfitRow>) {
         self.unfit.extend(unfit);
     }
 
-    /// Hands over the results that do not fit their type, as records of the key columns, which `schema` begins with, and of
-    /// the bounds that `bounds` finds, which come next in `schema`.
+    /// Hands over the results that do not fit their type, as records of the key columns, which `schema` begins with, of the bounds
+    /// that `bounds` finds, which come next in `schema`, and of the results; those that do not fit are null.
     pub(crate) fn reject_unfit(
         &mut self,
         schema: &SchemaRef,
@@ -223,12 +230,18 @@ impl Groups {
         let shown = self.owners.as_ref().map_or(self.keys.len(), |(owners, _)| *owners);
         for row in self.unfit.drain(..) {
             let bounds = bounds(&row)?;
-            let UnfitRow { mut keys, error, .. } = row;
-            keys.truncate(shown);
-            keys.extend(bounds);
-            let fields: Vec<_> = schema.fields().iter().take(keys.len()).cloned().collect();
-            let record = records(&Arc::new(Schema::new(fields)), keys)?;
-            found.push((record_json(record.data(), 0), error));
+            let mut columns: Vec<ArrayRef> = row.keys.iter().take(shown).cloned().collect();
+            columns.extend(bounds);
+            let mut fields: Vec<FieldRef> = schema.fields().iter().take(columns.len()).cloned().collect();
+            for (field, result) in named_results(&self.recipe.aggregates, &row, &schema.fields()[columns.len()..]) {
+                fields.push(field);
+                columns.push(result);
+            }
+            let record = match columns.is_empty() {
+                true => "{}".to_owned(),
+                false => record_json(records(&Arc::new(Schema::new(fields)), columns)?.data(), 0),
+            };
+            found.push((record, row.error));
         }
         // Rows are in the order of a table, which says nothing to anyone.
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -309,6 +322,17 @@ impl Groups {
     }
 }
 
+/// The results of a row that are among these columns. Those of which an expression makes a column are not, and neither are the
+/// bounds that come before the aggregates of a session, whatever the user's are called.
+fn named_results(aggregates: &[AggregateSpec], row: &UnfitRow, columns: &[FieldRef]) -> Vec<(FieldRef, ArrayRef)> {
+    let found = aggregates.iter().zip(&row.results).enumerate().filter_map(|(place, (spec, result))| {
+        let is_hidden = spec.name.starts_with("__") || aggregates[place + 1..].iter().any(|later| later.name == spec.name);
+        let column = columns.iter().find(|column| !is_hidden && *column.name() == spec.name)?;
+        Some((Arc::new(column.as_ref().clone().with_nullable(true)), Arc::clone(result)))
+    });
+    found.collect()
+}
+
 /// Keys and results of these rows; of results that do not fit the keys go to `unfit`. What is known beside the keys of the rows
 /// comes after these.
 pub(super) fn finished(
@@ -324,23 +348,28 @@ pub(super) fn finished(
         _ => Vec::new(),
     };
     let mut results = Vec::with_capacity(accumulators.len());
-    let mut failed = Unfit::new();
+    let mut failed: Vec<(usize, usize, Error)> = Vec::new();
     for (index, accumulator) in accumulators.iter().enumerate() {
         let (result, own) = match carries.iter().find(|(of, _)| *of == index) {
             None => accumulator.finish_fitting(rows)?,
             Some((_, counts)) => accumulator.finish_carried(rows, counts)?,
         };
-        failed.extend(own);
+        failed.extend(own.into_iter().map(|(row, error)| (row, index, error)));
         results.push(result);
     }
     let has_failed = !failed.is_empty();
     let mut is_fit = vec![true; if has_failed { rows.len() } else { 0 }];
-    for (row, error) in failed {
+    let first = unfit.len();
+    let mut places = HashMap::new();
+    for (row, aggregate, error) in failed {
         // A row that fails twice is one result that there is not.
         if std::mem::replace(&mut is_fit[row], false) {
             let of_row = |columns: &[ArrayRef]| columns.iter().map(|column| column.slice(row, 1)).collect();
+            places.insert(row, unfit.len() - first);
             unfit.push(UnfitRow { keys: of_row(&keys), results: of_row(&results), error });
         }
+        let result = &mut unfit[first + places[&row]].results[aggregate];
+        *result = new_null_array(result.data_type(), 1);
     }
     keys.extend(beside);
     if has_failed {
