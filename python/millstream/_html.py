@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from millstream._texts import counted
 from millstream.report import RUNNING
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ def of_metrics(metrics: Metrics, note: str = "") -> str:
         found = [getattr(step, f"rows_{name}") for step in metrics.steps]
         if any(found):
             columns.append((name, found))
+    for name, title in (("truncations", "truncations"), ("bytes_lost", "bytes lost")):
+        found = [getattr(step, name) for step in metrics.steps]
+        if any(found):
+            columns.append((title, found))
     watermarks = [step.watermark for step in metrics.steps]
     if any(watermark is not None for watermark in watermarks):
         columns.append(("watermark", [None if at is None else f"{at:%Y-%m-%d %H:%M:%S}" for at in watermarks]))
@@ -70,9 +75,9 @@ def of_job(job: Job, per_second: float | None = None) -> str:
     figures, status = job.metrics(), job.status
     speed = "" if per_second is None else f", {per_second:,.0f} a second"
     failed = f", {figures.checkpoints_failed:,} failed" if figures.checkpoints_failed else ""
-    head = f"<b>Job</b> {html.escape(status.state)}: {figures.rows_in:,} records read{speed}, {figures.checkpoints_taken:,} checkpoints{failed}"
-    waits = "".join(f"<br>{html.escape(line)}" for line in status.waits)
-    return head + waits + (of_metrics(figures) if figures.steps else "")
+    head = f"<b>Job</b> {html.escape(status.state)}: {counted(figures.rows_in, 'record')} read{speed}, {counted(figures.checkpoints_taken, 'checkpoint')}{failed}"
+    told = "".join(f"<br>{html.escape(line)}" for line in ([] if status.error is None else [status.error]) + status.waits)
+    return head + told + (of_metrics(figures) if figures.steps else "")
 
 
 def show_live(job: Job) -> None:

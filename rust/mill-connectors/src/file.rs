@@ -10,10 +10,11 @@
 //! again by. Ranges begin and end at multiples of a size that follows from the file's; a record belongs to the range in which its
 //! first byte is. So neither the parallelism nor how the bytes came decides who reads what. What becomes of files that change
 //! is decided in three places: while nobody reads them in [`resume`], while they are followed in [`follow`] (one file) and
-//! [`followed`] (which files there are).
+//! [`followed`] (which files there are), where [`copies`] knows of those that a rotation makes.
 
 mod chunk;
 mod content;
+mod copies;
 mod follow;
 mod followed;
 mod identity;

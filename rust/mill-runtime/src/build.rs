@@ -324,6 +324,7 @@ impl Plan<'_> {
                     name: source.name.clone(),
                     task,
                     counters: counters(registry, &source.uid),
+                    told: Arc::clone(&registry.notes),
                     notes: self.recovery.notes(&source.uid),
                 })
             }

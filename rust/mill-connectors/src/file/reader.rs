@@ -1,7 +1,6 @@
 //! Reads records that end with a line end, in whatever format, out of one split.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use memchr::memchr_iter;
@@ -70,7 +69,7 @@ impl FileSet {
         }
         let position = position.map(|bytes| FilePosition::decode(bytes, &split.name)).transpose()?;
         if self.is_followed {
-            return Ok(Box::new(FollowedReader::new(file, position, format, Arc::clone(&self.slots))));
+            return Ok(Box::new(FollowedReader::new(file, position, format, self)));
         }
         let path = file.path;
         let opened = try_open(&path).map_err(|e| match e.kind() {
@@ -205,6 +204,20 @@ impl<F: LineFormat> LineReader<F> {
         let is_same = identity.has_same_head();
         identity.head(self.chunk.offset());
         is_same
+    }
+
+    /// Takes the fingerprint of the head as far as it has been read, so that it is known once the file has changed.
+    pub(super) fn note_head(&self) {
+        if let Some(identity) = &self.identity {
+            identity.head(self.chunk.offset());
+        }
+    }
+
+    /// Where it is in a copy of what the file was: nothing of the file as it is now is looked at.
+    pub(super) fn position_in_copy(&self) -> FilePosition {
+        let offset = self.chunk.offset();
+        let head = self.identity.as_ref().map_or(self.closed_head, FileIdentity::known_head);
+        FilePosition { offset, known: offset, head, tail: Print::of(self.chunk.tail()), ..FilePosition::default() }
     }
 
     pub(super) fn into_format(self) -> F {
