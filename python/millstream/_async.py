@@ -71,7 +71,8 @@ class Policy:
             text += "; the function was cancelled but continues: its except clause must let asyncio.CancelledError pass"
         if failures:
             last = f"{type(failures[-1]).__name__}: {failures[-1]}".removesuffix(": ")
-            text += f"; of {len(failures)} tries before, the last one raised {last}"
+            before = "the try before" if len(failures) == 1 else f"of {len(failures)} tries before, the last one"
+            text += f"; {before} raised {last}"
         return text
 
     async def _tries(

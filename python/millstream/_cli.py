@@ -16,6 +16,7 @@ import millstream as mill
 from millstream import _given
 from millstream._completion import SHELLS, completion
 from millstream._paths import real_place, state_path
+from millstream._texts import counted
 from millstream.bench import command
 from millstream.errors import PlanError
 
@@ -29,13 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a script")
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set a parameter, which the script asks for with mill.parameter(NAME); may be repeated",
-    )
     run.add_argument("script", help="a Python file that declares streams and calls mill.run")
     run.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script gets as its arguments")
 
@@ -59,6 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     diffing.add_argument("script", help="the Python file that declares the job")
     diffing.add_argument("--checkpoint", default=None, metavar="PATH", help="the same as PATH")
     diffing.add_argument("--id", type=int, default=None, help="the checkpoint; by default the newest")
+    for loads in (run, diffing):
+        loads.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="set a parameter, which the script asks for with mill.parameter(NAME); may be repeated",
+        )
     for look in (listing, showing, verifying, exporting):
         look.add_argument("path", help="a state directory, a savepoint or a URL of one in an object store")
     for look in (showing, exporting):
@@ -124,9 +126,14 @@ def _run(script: str, arguments: list[str], settings: list[str]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    return 2 if _say_unread() else 0
+
+
+def _say_unread() -> bool:
+    """Report what was set and the script has not asked for; return whether there is any."""
     for name in _given.unread():
         print(f"millstream: --set {name}=…: the script has not asked for a parameter {name!r}", file=sys.stderr)
-    return 2 if _given.unread() else 0
+    return bool(_given.unread())
 
 
 def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
@@ -141,6 +148,7 @@ def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
         print("millstream: the state directory is given twice", file=sys.stderr)
         return 2
     path = options.path if options.path is not None else options.checkpoint
+    _given.give(options.set)
     try:
         jobs = declared_by(options.script, arguments)
     except MillstreamError:
@@ -148,6 +156,8 @@ def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
     except Exception:
         # The status 1 says that the job would be refused, and nobody has compared anything yet.
         traceback.print_exc()
+        return 2
+    if _say_unread():
         return 2
     if path is not None:
         # A savepoint, or a copy of the directory, is compared with the only job there is.
@@ -237,7 +247,7 @@ def _export(options: argparse.Namespace) -> int:
         return 2
     # As every sink writes it, so that it can be read back.
     mill.run(write(options.output, on_existing="replace"), progress=False)
-    print(f"{len(table):,} rows into {options.output}")
+    print(f"{counted(len(table), 'row')} into {options.output}")
     return 0
 
 

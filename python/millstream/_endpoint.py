@@ -113,7 +113,9 @@ class Endpoint:
             case "/favicon.ico":
                 return 200, "image/svg+xml", _ICON
             case "/health":
-                return (200 if state in RUNNING else 503), "application/json", json.dumps({"status": state})
+                failed = None if job is None else job.status.error
+                health = {"status": state} if failed is None else {"status": state, "error": failed}
+                return (200 if state in RUNNING else 503), "application/json", json.dumps(health)
             case "/graph":
                 return 200, "image/svg+xml", self._graph._repr_svg_()
             case "/metrics":
@@ -128,7 +130,13 @@ class Endpoint:
         figures: dict[str, Any] = {"state": state, "seconds": time.monotonic() - self._began, "now": time.time()}
         if job is not None:
             status = job.status
-            figures |= {"restarts": status.restarts, "notes": status.notes, "waits": status.waits, "metrics": asdict(job.metrics())}
+            figures |= {
+                "restarts": status.restarts,
+                "error": status.error,
+                "notes": status.notes,
+                "waits": status.waits,
+                "metrics": asdict(job.metrics()),
+            }
         return figures
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from millstream._nearest import did_you_mean
+from millstream._texts import with_article
 from millstream.errors import PlanError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def parameter(name: str, default: Any = _REQUIRED) -> Any:
         return given if value is None else _converted(given, value)
     except (ValueError, InvalidOperation, PlanError):
         kind = type(value).__name__
-        raise PlanError(f"--set {name}={given}: the parameter is a {kind}, and {given!r:.200} is none") from None
+        raise PlanError(f"--set {name}={given:.200}: expected {with_article(kind)}") from None
 
 
 def _converted(given: str, like: Any) -> Any:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from millstream._texts import counted
 from millstream.report import RUNNING
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ def of_metrics(metrics: Metrics, note: str = "", *, speeds: Sequence[float] | No
         found = [getattr(step, f"rows_{name}") for step in metrics.steps]
         if any(found):
             columns.append((name, found))
+    for name, title in (("truncations", "truncations"), ("bytes_lost", "bytes lost")):
+        found = [getattr(step, name) for step in metrics.steps]
+        if any(found):
+            columns.append((title, found))
     watermarks = [step.watermark for step in metrics.steps]
     if any(watermark is not None for watermark in watermarks):
         columns.append(("watermark", [None if at is None else f"{at:%Y-%m-%d %H:%M:%S}" for at in watermarks]))
@@ -141,12 +146,12 @@ def of_job(job: Job) -> str:
     figures, status = job.metrics(), job.status
     now = datetime.now(timezone.utc)
     look = _look(job, figures) if status.state in RUNNING else None
-    said = [f"{figures.rows_in:,} records read"]
+    said = [f"{counted(figures.rows_in, 'record')} read"]
     if look is not None:
         said.append(f"{look.rows:,.0f} a second")
         if (lag := _lag(figures, now)) is not None:
             said.append(f"lag {lag}")
-    said.append(f"{figures.checkpoints_taken:,} checkpoints")
+    said.append(counted(figures.checkpoints_taken, "checkpoint"))
     if figures.checkpoints_failed:
         said.append(f"{figures.checkpoints_failed:,} failed")
     head = f"<b>Job</b> {html.escape(status.state)}: {', '.join(said)}"
@@ -154,10 +159,10 @@ def of_job(job: Job) -> str:
         head += f"<br>state directory <code>{html.escape(job._directory)}</code>"
     if job.url is not None and look is not None:
         head += f'<br><a href="{html.escape(job.url)}" target="_blank">{html.escape(job.url)}</a>'
-    waits = "".join(f"<br>{html.escape(line)}" for line in status.waits)
+    told = "".join(f"<br>{html.escape(line)}" for line in ([] if status.error is None else [status.error]) + status.waits)
     if look is None:
-        return head + waits + (of_metrics(figures) if figures.steps else "")
-    return head + waits + (of_metrics(figures, speeds=look.steps, now=now) if figures.steps else "")
+        return head + told + (of_metrics(figures) if figures.steps else "")
+    return head + told + (of_metrics(figures, speeds=look.steps, now=now) if figures.steps else "")
 
 
 def of_jobs(jobs: Sequence[Job]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from millstream._engine import DataType
 from millstream._foreign import is_missing, unit_of
+from millstream._texts import counted, with_article
 from millstream.errors import SchemaError
 from millstream.types import Duration, Schema, Timestamp, data_type, schema_of
 
@@ -83,7 +84,7 @@ def infer_schema(rows: Sequence[Any], *, what: str, scalar: str = "value") -> Sc
                 f"{what}: column {name!r} holds values that nest too deep for a type; pass schema= (object takes any value)"
             ) from None
         if kind is None:
-            raise SchemaError(f"{what}: column {name!r} holds nothing but None in the first {len(rows)} records; pass schema=")
+            raise SchemaError(f"{what}: column {name!r} holds nothing but None in the first {counted(len(rows), 'record')}; pass schema=")
         columns.append((name, kind))
     return schema_of(columns)
 
@@ -93,7 +94,7 @@ def _columns(rows: Sequence[Any], first: Any, what: str, scalar: str) -> tuple[l
         names: dict[str, None] = {}
         for row in rows:
             if not isinstance(row, Mapping):
-                raise SchemaError(f"{what}: a {type(row).__name__} among dicts: {row!r:.200}; make all records alike")
+                raise SchemaError(f"{what}: {with_article(type(row).__name__)} among dicts: {row!r:.200}; make all records alike")
             for name in row:
                 if not isinstance(name, str):
                     raise SchemaError(f"{what}: {name!r} is no name of a column; names are texts")
@@ -106,7 +107,7 @@ def _columns(rows: Sequence[Any], first: Any, what: str, scalar: str) -> tuple[l
         fields = list(getattr(first, "_fields", ())) or [f"column_{place}" for place in range(len(first))]
         for row in rows:
             if not isinstance(row, tuple) or len(row) != len(fields):
-                raise SchemaError(f"{what}: {row!r:.200} does not have {len(fields)} values like the first record")
+                raise SchemaError(f"{what}: {row!r:.200} does not have {counted(len(fields), 'value')} like the first record")
         return fields, [[row[place] for row in rows] for place in range(len(fields))]
     return [scalar], [list(rows)]
 

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from millstream._texts import counted
+
 if TYPE_CHECKING:
     from millstream.report import Metrics, Report
 
@@ -51,12 +53,12 @@ class Display:
             )
             self._progress.start()
             self._task = self._progress.add_task("", total=metrics.rows_total, rows="", note="")
-        note = f"{metrics.checkpoints_taken} checkpoints" if metrics.checkpoints_taken else ""
+        note = counted(metrics.checkpoints_taken, "checkpoint") if metrics.checkpoints_taken else ""
         if metrics.checkpoints_failed:
             note += f", {metrics.checkpoints_failed} failed"
         if (overdue := metrics.checkpoint_overdue) is not None:
             note += f"{', ' if note else ''}the next one overdue, {overdue.since.total_seconds():.0f} s so far"
-        rows = f"{metrics.rows_in:,} records"
+        rows = counted(metrics.rows_in, "record")
         self._progress.update(self._task, total=metrics.rows_total, completed=metrics.rows_in, rows=rows, note=note)
 
     def update(self, metrics: Metrics) -> None:

@@ -32,6 +32,8 @@ def _lines(metrics: Metrics) -> Iterator[str]:
     yield from _of_steps("step_records_late_total", "Records too late for their window.", ((step, step.rows_late) for step in steps))
     yield from _of_steps("step_records_skipped_total", "Records that failed and were dropped.", ((step, step.rows_skipped) for step in steps))
     yield from _of_steps("step_records_routed_total", "Records that failed and went to .errors.", ((step, step.rows_routed) for step in steps))
+    yield from _of_steps("step_truncations_total", "Times that a followed file was truncated.", ((step, step.truncations) for step in steps))
+    yield from _of_steps("step_lost_bytes_total", "Bytes truncated before they were read.", ((step, step.bytes_lost) for step in steps))
     yield from _of_steps("step_checkpoint_size_bytes", "Bytes of state in the last checkpoint.", ((step, step.checkpoint_bytes) for step in steps))
     times = ((step, step.watermark.timestamp()) for step in steps if step.watermark is not None)
     yield from _of_steps("step_watermark_timestamp_seconds", "Event time of the step, in seconds from 1970.", times)

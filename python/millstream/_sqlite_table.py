@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from millstream._lookup_functions import OneKeyError
+from millstream._texts import counted
 from millstream.errors import ConnectorError, PlanError, SchemaError
 from millstream.types import DataType, Schema, schema_of
 
@@ -84,7 +85,7 @@ class SqliteTable:
         """Refuse columns that cannot have the values of the key."""
         if len(on) != len(self._keys):
             raise PlanError(
-                f"enrich(): on= names {len(on)} columns, and the key of table {self._table!r} has {len(self._keys)}: {', '.join(self._keys)}"
+                f"enrich(): on= names {counted(len(on), 'column')}, and the key of table {self._table!r} has {len(self._keys)}: {', '.join(self._keys)}"
             )
         for name, kind, key in zip(on, kinds, self._keys, strict=True):
             own = _class_of(repr(kind))

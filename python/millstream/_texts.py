@@ -89,7 +89,8 @@ def with_article(noun: str) -> str:
     >>> with_article("int"), with_article("dict")
     ('an int', 'a dict')
     """
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    has_vowel = noun[:1].lower() in tuple("aeio") or (noun.startswith("un") and not noun.startswith("uni"))
+    return f"{'an' if has_vowel else 'a'} {noun}"
 
 
 def character(value: Any, place: str, example: str) -> int:
@@ -115,7 +116,7 @@ def counted(number: int, noun: str) -> str:
     >>> counted(1, "key"), counted(0, "key")
     ('1 key', '0 keys')
     """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def directions(value: Any, columns: int, place: str, of: str = "") -> list[bool]:
@@ -129,8 +130,9 @@ def directions(value: Any, columns: int, place: str, of: str = "") -> list[bool]
     """
     given = [value] * columns if isinstance(value, bool) else list(value) if isinstance(value, Iterable) else []
     if len(given) != columns or not all(isinstance(one, bool) for one in given):
+        each = "the one column" if columns == 1 else f"each of the {columns} columns"
         raise PlanError(
-            f"{place}: descending is True or False, or one of them for each of the {columns} columns{of}; it is {value!r:.200}"
+            f"{place}: descending is True or False, or one of them for {each}{of}; it is {value!r:.200}"
         )
     return given
 

@@ -143,7 +143,8 @@ class Job:
         >>> job.status.state
         'finished'
         """
-        return JobStatus(*self._raw.status(), waits_of(self.metrics()))
+        state, restarts, notes, error = self._raw.status()
+        return JobStatus(state, restarts, notes, waits_of(self.metrics()), error)
 
     def metrics(self) -> Metrics:
         """Return the figures of the job so far.
@@ -394,7 +395,9 @@ def start(
     3
     """
     check_restart(checkpoint, restart)
-    options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
+    options = settings(
+        checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error, is_background=True
+    )
     if flag(replace, "start(replace=…)") and checkpoint is None:
         raise PlanError("start(replace=True) replaces the job of a state directory, and there is no checkpoint=")
     return _started(sinks, "start", options, http, replace)
@@ -638,17 +641,18 @@ def run(
     logged: set[str] = set()
     with stops_on_sigterm(job._raw):
         report = _watch(job._raw, progress, logged)
-        _log(report.notes, logged)
+        _log(job._raw, report.notes, logged)
     return report
 
 
-def _log(notes: list[str], logged: set[str]) -> None:
+def _log(job: RawJob, notes: list[str], logged: set[str]) -> None:
     """Log the notes of a job that were not logged yet: failures of checkpoints that differ by their number once."""
+    already = set(job.logged_notes()) if notes else ()
     for note in notes:
         text = _NUMBER.sub("checkpoint", note)
-        if text not in logged:
+        if text not in logged and note not in already:
             logged.add(text)
-            logging.getLogger("millstream").warning(note)
+            logging.getLogger("millstream").warning("%s", note)
 
 
 def _wait(job: RawJob, limit_us: int | None, logged: set[str]) -> dict[str, Any] | None:
@@ -659,7 +663,7 @@ def _wait(job: RawJob, limit_us: int | None, logged: set[str]) -> dict[str, Any]
         figures = job.wait(max(left_us, 0))
         if figures is not None or left_us < _LOOK_US:
             return figures
-        _log(job.status()[2], logged)
+        _log(job, job.status()[2], logged)
 
 
 def _watch(job: RawJob, progress: bool | None, logged: set[str]) -> Report:
@@ -670,7 +674,7 @@ def _watch(job: RawJob, progress: bool | None, logged: set[str]) -> Report:
     else:
         with Display(is_patient=progress is None) as display:
             while (figures := job.wait(_POLL_US)) is None:
-                _log(job.status()[2], logged)
+                _log(job, job.status()[2], logged)
                 so_far = job.metrics()
                 if so_far is not None:
                     display.update(metrics_of(so_far))

@@ -216,6 +216,7 @@ def settings(
     on_error: OnError = "fail",
     frame_rows: int | None = None,
     is_chaining: bool = True,
+    is_background: bool = False,
 ) -> dict[str, Any]:
     """Return the options of a run in the form of the compiled module."""
     if isinstance(checkpoint, (str, os.PathLike)):
@@ -247,4 +248,5 @@ def settings(
         "until_us": None if until is None else microseconds(until, "until"),
         "frame_rows": frame_rows,
         "is_chaining": is_chaining,
+        "is_background": is_background,
     }

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from millstream._moments import utc_moment
+from millstream._texts import counted
 
 __all__ = [
     "RUNNING",
@@ -19,7 +20,9 @@ __all__ = [
     "StepMetrics",
     "metrics_of",
     "report_of",
+    "say_failed",
     "say_held",
+    "say_note",
     "waits_of",
 ]
 
@@ -151,6 +154,9 @@ class StepMetrics:
         How many records were too late for their window.
     rows_skipped, rows_routed
         How many records failed and were dropped, or were sent to ``.errors``.
+    truncations, bytes_lost
+        Of a source with ``follow=True``: how often one of its files was truncated, and how many bytes were seen, had not been read by
+        then, and are lost.
     watermark
         Its event time; None before the first watermark and after the end.
     checkpoint_bytes
@@ -181,6 +187,8 @@ class StepMetrics:
     held: Held | None = None
     paused: Paused | None = None
     step: str = ""
+    truncations: int = 0
+    bytes_lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,6 +203,8 @@ class Metrics:
         How many records they will emit in all; None unless all sources know.
     rows_late, rows_skipped, rows_routed
         How many records were too late, dropped, or sent to ``.errors``, over all steps.
+    truncations, bytes_lost
+        How often followed files were truncated, and how many bytes were lost by that, over all sources.
     checkpoints_taken, checkpoints_failed
         How many checkpoints were taken, and how many failed.
     checkpoint_bytes, checkpoint_duration
@@ -223,6 +233,8 @@ class Metrics:
     checkpoint_duration: timedelta = timedelta(0)
     checkpoint_overdue: Overdue | None = None
     steps: list[StepMetrics] = field(default_factory=list)
+    truncations: int = 0
+    bytes_lost: int = 0
 
     @property
     def errors(self) -> dict[str, int]:
@@ -259,7 +271,7 @@ class Metrics:
         """Show the figures of each step in a notebook."""
         from millstream._html import of_metrics
 
-        return of_metrics(self, f"{self.rows_in:,} records read, {self.checkpoints_taken:,} checkpoints")
+        return of_metrics(self, f"{counted(self.rows_in, 'record')} read, {counted(self.checkpoints_taken, 'checkpoint')}")
 
 
 @dataclass(frozen=True)
@@ -279,7 +291,7 @@ class Report(Metrics):
     checkpoint
         The last checkpoint, if any.
     notes
-        Things you should know: checkpoints that failed or were skipped, restarts, changes of the plan.
+        Things you should know: checkpoints that failed or were skipped, restarts, changes of the plan, followed files that were truncated.
 
     Examples
     --------
@@ -300,15 +312,17 @@ class Report(Metrics):
     def __str__(self) -> str:
         """Describe it in a few lines."""
         seconds = self.duration.total_seconds()
-        lines = [f"{self.status} after {seconds:,.2f} s: {self.rows_in:,} records read"]
+        lines = [f"{self.status} after {seconds:,.2f} s: {counted(self.rows_in, 'record')} read"]
         for count, what in ((self.rows_late, "late"), (self.rows_skipped, "skipped"), (self.rows_routed, "routed")):
             if count:
                 lines[0] += f", {count:,} {what}"
+        if self.bytes_lost:
+            lines[0] += f", {counted(self.bytes_lost, 'byte')} lost by truncation"
         if self.restored is not None:
             lines.append(f"continued from checkpoint {self.restored}")
         if self.checkpoints_taken or self.checkpoints_failed:
             failed = f", {self.checkpoints_failed} failed" if self.checkpoints_failed else ""
-            lines.append(f"{self.checkpoints_taken} checkpoints taken{failed}")
+            lines.append(f"{counted(self.checkpoints_taken, 'checkpoint')} taken{failed}")
         width = max((len(step.name) for step in self.steps), default=0)
         for step in self.steps:
             counts = ((step.rows_late, "late"), (step.rows_skipped, "skipped"), (step.rows_routed, "routed"))
@@ -344,6 +358,8 @@ class JobStatus:
         the split that holds it, one for each step whose splits pause because they are too far ahead, and one for a
         checkpoint that has taken more than ten intervals. The same figures are in :attr:`StepMetrics.held`,
         :attr:`StepMetrics.paused` and :attr:`Metrics.checkpoint_overdue`.
+    error
+        Why the job has failed, once it has; None otherwise. :meth:`Job.wait` raises the error itself.
 
     Examples
     --------
@@ -351,16 +367,23 @@ class JobStatus:
     >>> report = job.wait()
     >>> print(job.status)
     finished
+    >>> failing = mill.start(mill.from_iter([0]).map(lambda row: 1 // row.value, schema={"x": int}).for_each(print))
+    >>> failing.ends(10.0)
+    True
+    >>> print(failing.status)
+    failed: step "map": map(<lambda>) raised ZeroDivisionError: integer division or modulo by zero; record: {"value":0}
     """
 
     state: str
     restarts: int
     notes: list[str]
     waits: list[str] = field(default_factory=list)
+    error: str | None = None
 
     def __str__(self) -> str:
-        """Return the state, and what the job waits for."""
-        return "; ".join([self.state, *self.waits])
+        """Return the state, and why the job has failed or what it waits for."""
+        state = self.state if self.error is None else f"{self.state}: {self.error}"
+        return "; ".join([state, *self.waits])
 
 
 def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
@@ -381,6 +404,8 @@ def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
                 None if step["held"] is None else _held(*step["held"]),
                 None if step["paused"] is None else _paused(*step["paused"]),
                 step["step"],
+                step["truncations"],
+                step["bytes_lost"],
             )
         )
     return {
@@ -389,6 +414,8 @@ def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
         "rows_late": sum(step.rows_late for step in steps),
         "rows_skipped": sum(step.rows_skipped for step in steps),
         "rows_routed": sum(step.rows_routed for step in steps),
+        "truncations": sum(step.truncations for step in steps),
+        "bytes_lost": sum(step.bytes_lost for step in steps),
         "checkpoints_taken": figures["checkpoints_taken"],
         "checkpoints_failed": figures["checkpoints_failed"],
         "checkpoint_bytes": figures["checkpoint_bytes"],
@@ -436,11 +463,18 @@ def say_held(step: str, held: tuple[str, int | None, int | None, int]) -> None:
     logging.getLogger("millstream").warning(_sentence(step, _held(*held)))
 
 
-def say_waits(text: str) -> None:
-    """Log what the start of a job waits for."""
+def say_note(text: str) -> None:
+    """Log a note of a job, or what its start waits for."""
     import logging
 
-    logging.getLogger("millstream").warning(text)
+    logging.getLogger("millstream").warning("%s", text)
+
+
+def say_failed(text: str) -> None:
+    """Log that a job in the background has failed."""
+    import logging
+
+    logging.getLogger("millstream").error("the job has failed: %s", text)
 
 
 def metrics_of(figures: dict[str, Any]) -> Metrics:

@@ -19,7 +19,7 @@ from millstream._hints import no_attribute
 from millstream._joins import Joins
 from millstream._lookups import Lookups
 from millstream._outputs import Outputs
-from millstream._texts import mapping, optional_text, text, texts
+from millstream._texts import mapping, optional_text, text, texts, with_article
 from millstream.errors import PlanError, SchemaError, UserFunctionError
 from millstream.expr import Expr, IntoExpr, _column, column_name
 from millstream.functions import (
@@ -82,7 +82,7 @@ def _columns(positional: Sequence[str | Expr], named: Mapping[str, IntoExpr], me
     exprs: list[RawExpr] = []
     for value in positional:
         if isinstance(value, (list, tuple)):
-            raise PlanError(f"{method}() takes columns one by one, not as a {type(value).__name__}; write {method}(*names)")
+            raise PlanError(f"{method}() takes columns one by one, not as {with_article(type(value).__name__)}; write {method}(*names)")
         exprs.append(_unnamed(value, method))
     exprs.extend(_column(value).alias(name) for name, value in named.items())
     return exprs

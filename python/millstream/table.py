@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from millstream._counts import count
 from millstream._engine import RawTable
-from millstream._texts import directions
+from millstream._texts import counted, directions
 from millstream.errors import PlanError
 from millstream.types import Schema
 
@@ -356,7 +356,7 @@ class Table:
         names = "".join(f"<th>{html.escape(name)}</th>" for name in self.schema.names)
         kinds = "".join(f"<td><small>{html.escape(repr(kind))}</small></td>" for kind in self.schema.values())
         body = "".join(f"<tr>{_cells(row.values())}</tr>" for row in self._head())
-        note = f"{len(self):,} rows" if len(self) > _SHOWN_ROWS else f"{len(self)} row{'' if len(self) == 1 else 's'}"
+        note = counted(len(self), "row")
         return f"<table><thead><tr>{names}</tr><tr>{kinds}</tr></thead><tbody>{body}</tbody></table><small>{note}</small>"
 
 

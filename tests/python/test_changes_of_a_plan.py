@@ -497,6 +497,14 @@ def test_the_command_line_compares_what_a_script_declares(tmp_path: Path, capsys
     assert diffed(str(tmp_path / "none.py")) == 2
     assert "declares no job with a checkpoint" in capsys.readouterr().err
     assert diffed(str(tmp_path / "missing.py")) == 2
+    # Its parameters are set as for a run.
+    asks = script(3, "asks.py", "import millstream as mill\nmill.parameter('day')\nmill.parameter('rows', 3)\n")
+    assert diffed(asks) == 2
+    assert "parameter('day') has no default and is not set" in capsys.readouterr().err
+    assert diffed("--set", "day=1", state, asks) == 0
+    for wrong, said in (("rows=x", "--set rows=x: expected an int"), ("dya=1", "not asked for a parameter 'dya'"), ("day", "--set takes name=value")):
+        assert diffed("--set", "day=1", "--set", wrong, asks) == 2
+        assert said in capsys.readouterr().err
     (tmp_path / "wrong.py").write_text("1 / 0\n")
     assert diffed(str(tmp_path / "wrong.py")) == 2
     assert "ZeroDivisionError" in capsys.readouterr().err

@@ -129,8 +129,30 @@ def test_empty_and_header_only_files(tmp_path: Path) -> None:
     options: dict[str, Any] = {"skip_lines": 1, "comment_prefix": "#"}
     assert rows(mill.read_csv(put(tmp_path / "a.csv", "x\n#\na,b"), **options)) == []
     assert rows(mill.read_csv(put(tmp_path / "b.csv", ""), schema={"a": int, "b": int}, **options)) == []
-    with pytest.raises(mill.SchemaError, match="is empty"):
+    with pytest.raises(mill.SchemaError, match="has no line after those that skip_lines=1 skips; give schema="):
         mill.read_csv(put(tmp_path / "c.csv", "x\n#\n"), **options)
+    with pytest.raises(mill.SchemaError, match="has no line after those that skip_rows=100 skips"):
+        mill.read_csv(put(tmp_path / "d.csv", "a,b\n1,2\n"), skip_rows=100)
+    with pytest.raises(mill.SchemaError, match="is empty: there is nothing to infer"):
+        mill.read_csv(put(tmp_path / "e.csv", ""))
+
+
+def test_messages_say_what_is_wrong_and_where(tmp_path: Path) -> None:
+    stream = mill.read_csv(put(tmp_path / "a.csv", "a,b\n1,2\n"), separator=";")
+    with pytest.raises(mill.SchemaError, match=r'column "a" does not exist.* the only column is "a,b": .*separator='):
+        stream.select("a")
+    for name in ("k=1", "k=x"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        put(tmp_path / "in" / name / "part-7.csv", "a\n1\n")
+    with pytest.raises(mill.SchemaError, match=r'k=x/part-7.csv": the partition k=x'):
+        mill.read_csv(tmp_path / "in", hive_partitioning=True, hive_schema={"k": int})
+    whole = '[\n{"a": 1},\n{"a": 2}'
+    for text, line in ((whole, 3), ('[\n{"a": 1}\n{"a": 2}]', 3), ('[\n{"a": 1},\n\n{"a": ', 4)):
+        found = mill.read_json(put(tmp_path / "a.json", text), schema={"a": int})
+        with pytest.raises(mill.DataError, match=rf'a.json" line {line}: is no whole JSON, at '):
+            rows(found)
+    with pytest.raises(mill.DataError, match="line 2: 1 field where 2 are expected"):
+        rows(mill.read_csv(put(tmp_path / "b.csv", "a,b\n1\n"), schema={"a": int, "b": int}))
 
 
 @pytest.mark.parametrize(

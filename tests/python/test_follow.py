@@ -229,3 +229,160 @@ def test_more_files_than_descriptors(tmp_path: Path, kind: str, limit: int) -> N
     command = [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path), kind, str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.split() == ["700", "700"], done.stdout + done.stderr
+
+
+def rotate(log: Path) -> None:
+    """Do what logrotate does with copytruncate."""
+    older = sorted(log.parent.glob(f"{log.name}.[0-9]"), reverse=True)
+    for path in older:
+        path.rename(log.with_name(f"{log.name}.{int(path.suffix[1:]) + 1}"))
+    log.with_name(f"{log.name}.1").write_bytes(log.read_bytes())
+    os.truncate(log, 0)
+
+
+@pytest.mark.parametrize("pattern", ["", "app.log*"])
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.parametrize("rows", [3, 2000])
+def test_rotation_by_copy_and_truncate_reads_each_line_once(tmp_path: Path, pattern: str, parallelism: int, rows: int) -> None:
+    log = tmp_path / "app.log"
+    numbers(log, 1000, 1000 + rows)
+    got: list[int] = []
+    stream = mill.read_text(str(tmp_path / pattern), follow=True)
+    job = mill.start(stream.for_each(lambda row: got.append(int(row.line))), parallelism=parallelism)
+    end = rows
+    for _ in range(3):
+        wait_for(lambda end=end: len(got) == end)
+        # These may or may not have been read by the time of the copy.
+        numbers(log, 1000 + end, 1000 + end + 10)
+        rotate(log)
+        numbers(log, 1000 + end + 10, 1000 + end + 20)
+        end += 20
+    wait_for(lambda: len(got) == end)
+    time.sleep(0.5)
+    job.stop()
+    report = job.wait("10s")
+    assert sorted(got) == list(range(1000, 1000 + end))
+    assert (report.truncations, report.bytes_lost) == (3, 0)
+
+
+class Slow:
+    """Passes lines on, slowly until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.is_fast = False
+
+    def __call__(self, row: Any) -> None:
+        if not self.is_fast:
+            time.sleep(0.001)
+        self.seen.append(row.line[:6])
+
+
+def long_lines(path: Path, start: int, end: int) -> None:
+    with path.open("a") as file:
+        file.writelines(f"{number:06}{'.' * 300}\n" for number in range(start, end))
+
+
+def test_what_a_truncation_loses_is_reported_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # The rest of a log of 150 MB was lost without a word.
+    log = tmp_path / "app.log"
+    long_lines(log, 0, 30_000)
+    size = log.stat().st_size
+    slow = Slow()
+    job = mill.start(mill.read_text(str(log), follow=True).for_each(slow), parallelism=1)
+    wait_for(lambda: len(slow.seen) > 100)
+    os.truncate(log, 0)
+    long_lines(log, 99_000, 99_002)
+    slow.is_fast = True
+    wait_for(lambda: slow.seen[-2:] == ["099000", "099001"])
+    wait_for(lambda: job.metrics().truncations == 1)
+    lost = job.metrics().bytes_lost
+    read = sum(not line.startswith("099") for line in slow.seen)
+    assert lost > 0
+    assert abs(size - lost - read * 307) < 307
+    assert slow.seen[:-2] == [f"{number:06}" for number in range(read)]
+    said = rf'"{log}" was truncated, and is read from its start: {lost} of {size} bytes had not been read and are lost'
+    wait_for(lambda: said in job.status.notes)
+    wait_for(lambda: any(said in record.getMessage() for record in caplog.records))
+    job.stop()
+    report = job.wait("10s")
+    assert report.notes == [said]
+    assert (report.truncations, report.bytes_lost) == (1, lost)
+    assert [record.getMessage() for record in caplog.records].count(said) == 1
+    assert f"millstream_step_lost_bytes_total{{step=\"read_text\"}} {lost}" in report.to_prometheus()
+    assert "bytes lost" in str(report)
+    assert "bytes lost" in report._repr_html_()
+
+
+def test_what_was_not_read_before_a_truncation_is_read_from_the_copy(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    long_lines(log, 0, 30_000)
+    slow = Slow()
+    job = mill.start(mill.read_text(str(tmp_path), follow=True).for_each(slow), parallelism=1)
+    wait_for(lambda: len(slow.seen) > 100)
+    rotate(log)
+    long_lines(log, 30_000, 30_002)
+    slow.is_fast = True
+    wait_for(lambda: len(slow.seen) >= 30_002)
+    time.sleep(0.3)
+    job.stop()
+    report = job.wait("10s")
+    assert sorted(slow.seen) == [f"{number:06}" for number in range(30_002)]
+    assert (report.truncations, report.bytes_lost) == (1, 0)
+    assert "is read from its copy" in report.notes[0]
+
+
+def test_a_copy_that_is_not_followed_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    long_lines(log, 0, 30_000)
+    slow = Slow()
+    job = mill.start(mill.read_text(str(log), follow=True).for_each(slow), parallelism=1)
+    wait_for(lambda: len(slow.seen) > 100)
+    rotate(log)
+    slow.is_fast = True
+    wait_for(lambda: bool(job.status.notes))
+    job.cancel()
+    assert "app.log.1" in job.status.notes[0]
+    assert "is a copy that has them, which the job does not read" in job.status.notes[0]
+
+
+def test_a_file_of_the_same_content_is_read_as_its_own(tmp_path: Path) -> None:
+    (tmp_path / "app.log").write_text("1\n2\n")
+    with following(mill.read_text(str(tmp_path), follow=True)) as got:
+        wait_for(lambda: got == ["1", "2"])
+        (tmp_path / "app.log.1").write_text("1\n2\n")
+        (tmp_path / "other.log").write_text("1\n2\n")
+        wait_for(lambda: len(got) == 4)
+        # Nothing is truncated: it is no copy of a rotation.
+        wait_for(lambda: got == ["1", "2"] * 3)
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+@pytest.mark.parametrize("is_read", [False, True])
+def test_restart_after_a_truncation(tmp_path: Path, is_copied: bool, is_read: bool) -> None:
+    (tmp_path / "in").mkdir()
+    log = tmp_path / "in" / "app.log"
+    long_lines(log, 0, 5000)
+    slow = Slow()
+    stream = mill.read_text(str(tmp_path / "in"), follow=True)
+    checkpoint = mill.Checkpoint(str(tmp_path / "st"), every="20ms", mode="at_least_once")
+    slow.is_fast = is_read
+    job = mill.start(stream.for_each(slow), checkpoint=checkpoint, parallelism=1)
+    wait_for(lambda: len(slow.seen) > (4999 if is_read else 100))
+    job.stop()
+    job.wait("10s")
+    before = len(slow.seen)
+    assert is_read == (before == 5000)
+    if is_copied:
+        rotate(log)
+    else:
+        os.truncate(log, 0)
+    long_lines(log, 5000, 5002)
+    slow.is_fast = True
+    report = mill.run(stream.for_each(slow), checkpoint=checkpoint, until="1s", progress=False)
+    rest = [] if is_read or not is_copied else [f"{number:06}" for number in range(before, 5000)]
+    assert sorted(slow.seen[before:]) == [*rest, "005000", "005001"]
+    assert report.truncations == 1
+    assert report.bytes_lost == (0 if is_copied else (5000 - before) * 307)
+    again = mill.run(stream.for_each(slow), checkpoint=checkpoint, until="300ms", progress=False)
+    assert (again.rows_in, again.truncations, again.notes) == (0, 0, [])

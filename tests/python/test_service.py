@@ -303,3 +303,37 @@ def test_a_plan_with_several_sinks_is_drawn() -> None:
     assert plan._repr_html_().count("<rect") == len(plan.nodes)
     with pytest.raises(mill.PlanError, match="at least one sink"):
         mill.graph()
+
+
+def test_a_failed_job_says_why_before_anybody_waits(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(row: Any) -> None:
+        raise ValueError("no such luck")
+
+    job = mill.start(mill.from_iter([1]).for_each(fails), http=0)
+    end = time.monotonic() + 20
+    while job.status.state != "failed":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    error = job.status.error
+    assert error is not None
+    assert "ValueError: no such luck" in error
+    assert str(job.status) == f"failed: {error}"
+    assert error in repr(job)
+    assert "no such luck" in job._repr_html_()
+    assert json.loads(get(job.url, "/job")[2])["error"] == error
+    assert json.loads(get(job.url, "/health")[2]) == {"status": "failed", "error": error}
+    while not any(record.levelname == "ERROR" and error in record.getMessage() for record in caplog.records):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    with pytest.raises(mill.UserFunctionError) as raised:
+        job.wait()
+    assert str(raised.value) == error
+    assert job.status.error == error
+    caplog.clear()
+    # Whoever waits gets the error itself.
+    with pytest.raises(mill.UserFunctionError):
+        mill.run(mill.from_iter([1]).for_each(fails))
+    done = mill.start(mill.from_iter([1]).for_each(lambda row: None))
+    done.wait()
+    assert done.status.error is None
+    assert not caplog.records

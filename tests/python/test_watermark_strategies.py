@@ -218,7 +218,7 @@ def test_a_period_moves_time_without_records() -> None:
         ("12:00", "returned '12:00'; return a datetime"),
         (at(0).replace(tzinfo=UTC), "a time with a zone, and the event times have none"),
         (pa.array([1, 2]), "values of type int64; watermarks are times"),
-        (pa.array([at(0)]), "returned 1 watermarks for 2 records"),
+        (pa.array([at(0)]), "returned 1 watermark for 2 records"),
         (pa.array([at(0), at(1)], pa.timestamp("us", "UTC")), "a time with a zone"),
     ],
 )

@@ -308,7 +308,7 @@ def test_a_trigger_that_keeps_deleted_rows(database: postgres.Server, schema: st
     database.execute(f"insert into {schema}.out values ('a', 1), ('b', 2)")
     changes = [{"k": "a", "n": 1, "op": "insert"}, {"k": "a", "n": 1, "op": "delete"}]
     stream = mill.from_changelog(mill.from_iter(changes), key="k")
-    with pytest.raises(mill.SchemaError, match="1 rows were deleted and are there nevertheless"):
+    with pytest.raises(mill.SchemaError, match="1 row was deleted and is there nevertheless"):
         mill.run(stream.write_postgres(database.url, f"{schema}.out", key="k"))
     assert database.rows(f"select * from {schema}.out order by k") == [("a", 1), ("b", 2)]
 

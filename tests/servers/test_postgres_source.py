@@ -167,7 +167,7 @@ def test_looking_up_by_several_columns_and_what_is_wrong(database: postgres.Serv
         mill.from_iter(rows[:1]).enrich(endless, on=["a", "b"]).collect()
     with pytest.raises(mill.PlanError, match=r'column "k" is str, and "n" of table .* is bigint; cast "k"'):
         mill.from_iter([{"k": "1"}]).enrich(mill.lookup_postgres(database.url, table, key="n"), on="k")
-    with pytest.raises(mill.PlanError, match="names 1 columns, and the key of table .* has 2: a, b"):
+    with pytest.raises(mill.PlanError, match="names 1 column, and the key of table .* has 2: a, b"):
         mill.from_iter([{"k": "1"}]).enrich(by, on="k")
     with pytest.raises(mill.SchemaError, match='has no column "nn"; did you mean "n"'):
         mill.lookup_postgres(database.url, table, key="nn")

@@ -12,6 +12,7 @@ from millstream._counts import count
 from millstream._engine import RawExpr, RawStream, rows_to_table, stream_of_table
 from millstream._foreign import check_frame
 from millstream._infer import ROWS_MAX, infer_schema
+from millstream._texts import with_article
 from millstream.errors import ConnectorError, PlanError, SchemaError
 from millstream.expr import Expr, IntoExpr, _column
 from millstream.io.sources import IterableAdapter
@@ -137,7 +138,7 @@ def from_iter(
     declared = None if schema is None else schema_of(schema)
     name = f"from_iter({_name(records)})"
     if isinstance(records, (str, bytes)):
-        raise PlanError(f"from_iter() takes an iterable of records, and a {type(records).__name__} is one value; write [value]")
+        raise PlanError(f"from_iter() takes an iterable of records, and {with_article(type(records).__name__)} is one value; write [value]")
     if isinstance(records, Stream):
         raise PlanError("from_iter() takes records; this is a stream already")
     if isinstance(records, dict):

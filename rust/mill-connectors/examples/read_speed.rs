@@ -35,7 +35,7 @@ fn main() -> Result<()> {
                     rows += batch.num_rows();
                     rejected += bad.len();
                 }
-                Read::Mark(_) => {}
+                Read::Mark(_) | Read::Truncated(_) => {}
                 Read::Pending(wait) => std::thread::sleep(wait),
                 Read::End => break,
             }

@@ -145,9 +145,9 @@ fn check_types(schema: &Schema) -> Result<()> {
     for field in schema.fields() {
         if !column::can_read(field.data_type()) {
             return Err(Error::schema(format!(
-                "column {:?}: a {} cannot be read from CSV; read it as text, or use JSON or Parquet",
+                "column {:?}: {} cannot be read from CSV; read it as text, or use JSON or Parquet",
                 field.name(),
-                type_name(field.data_type())
+                mill_frame::words::with_article(type_name(field.data_type()))
             )));
         }
     }
@@ -186,10 +186,11 @@ fn infer_schema(files: &FileSet, options: &CsvOptions) -> Result<SchemaRef> {
         is_decided = add(path, OTHERS_BYTES, 0)?;
     }
     if columns.is_empty() {
-        return Err(Error::schema(format!(
-            "read_csv({}) is empty: there is nothing to infer the columns from; give schema=",
-            files.paths
-        )));
+        let why = match options.skipped() {
+            None => "is empty: there is nothing to infer the columns from".to_owned(),
+            Some(skipped) => format!("has no line after those that {skipped} skips"),
+        };
+        return Err(Error::schema(format!("read_csv({}) {why}; give schema=", files.paths)));
     }
     let names: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
     files.check_chosen("read_csv", &names)?;

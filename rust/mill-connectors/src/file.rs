@@ -10,10 +10,11 @@
 //! known again by. Ranges begin and end at multiples of a size that follows from the file's; a record belongs to the range
 //! in which its first byte is. So neither the parallelism nor the sizes of reads decide which task reads a record. Files
 //! that change are handled in three places: between two runs in [`resume`], while they are followed in [`follow`] (one
-//! file) and [`followed`] (the set of files).
+//! file) and [`followed`] (the set of files), where [`copies`] knows of those that a rotation makes.
 
 mod chunk;
 mod content;
+mod copies;
 mod follow;
 mod followed;
 mod identity;

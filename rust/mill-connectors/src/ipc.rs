@@ -98,7 +98,7 @@ impl ArrowSource {
             Some((start, end)) if end <= batches as u64 => start as usize..end as usize,
             Some(_) => {
                 return Err(Error::connector(format!(
-                    "{path:?} has only {batches} batches: it is another file than when the checkpoint was taken"
+                    "{path:?} has fewer batches than when the checkpoint was taken ({batches}): it is another file"
                 )));
             }
         };

@@ -210,9 +210,9 @@ pub(crate) fn check_types(schema: &SchemaRef) -> Result<()> {
                 _ => String::new(),
             };
             return Err(Error::schema(format!(
-                "column {:?}: a {} cannot be read from JSON{hint}",
+                "column {:?}: {} cannot be read from JSON{hint}",
                 field.name(),
-                type_name(field.data_type())
+                mill_frame::words::with_article(type_name(field.data_type()))
             )));
         }
     }

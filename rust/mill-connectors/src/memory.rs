@@ -136,11 +136,11 @@ impl fmt::Debug for MemorySource {
 
 impl Source for MemorySource {
     fn name(&self) -> String {
-        format!("{}({} rows)", self.name, self.table.rows)
+        format!("{}({})", self.name, mill_frame::words::counted(self.table.rows, "row"))
     }
 
     fn identity(&self) -> Option<String> {
-        Some(format!("{} {:?} {:016x}", self.name(), self.schema, self.table.content()?))
+        Some(format!("{}({} rows) {:?} {:016x}", self.name, self.table.rows, self.schema, self.table.content()?))
     }
 
     fn quick_identity(&self) -> Option<String> {
@@ -175,9 +175,10 @@ impl Source for MemorySource {
                     .ok_or_else(|| Error::checkpoint(format!("the position in {:?} is not readable", split.name)))?;
                 if rows != self.table.rows || start + given > end {
                     return Err(Error::connector(format!(
-                        "{} had {rows} rows when the checkpoint was taken; resume with the same data, or start with \
+                        "{} had {} when the checkpoint was taken; resume with the same data, or start with \
                          another checkpoint directory",
-                        self.name()
+                        self.name(),
+                        mill_frame::words::counted(rows, "row")
                     )));
                 }
                 given

@@ -42,7 +42,7 @@ pub(crate) fn drain(reader: &mut dyn SplitReader, rows_max: usize) -> Vec<String
                 rows.extend(rows_of(&batch));
                 rows.extend(rejected.iter().map(|rejected: &Rejected| format!("!{}", rejected.error)));
             }
-            Read::Mark(_) => {}
+            Read::Mark(_) | Read::Truncated(_) => {}
             Read::Pending(_) | Read::End => return rows,
         }
     }
@@ -75,7 +75,7 @@ pub(crate) fn check_kept(source: &dyn Source, rows_max: usize, is_kept: impl Fn(
                         given.extend(rows_of(&batch));
                         given.extend(rejected.iter().map(|rejected| format!("!{}", rejected.error)));
                     }
-                    Read::Mark(_) => panic!("no source here tells of its time"),
+                    Read::Mark(_) | Read::Truncated(_) => panic!("no source here tells of its time, or follows files"),
                     Read::Pending(_) => panic!("a bounded source has nothing to wait for"),
                     Read::End => break,
                 }

@@ -26,6 +26,7 @@ pub mod schema;
 mod shown;
 pub mod text;
 pub mod types;
+pub mod words;
 pub mod zone;
 
 pub use batch::{Batch, SplitId};

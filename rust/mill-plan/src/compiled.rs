@@ -189,9 +189,9 @@ fn check_user_result(function: &dyn ColumnFunction, result: &ArrayRef, wanted: &
         return Err(Error::new(
             ErrorKind::UserFunction,
             format!(
-                "function {} returned {} values of type {}, and should return {rows} of type {}",
+                "function {} returned {} of type {}, and should return {rows} of type {}",
                 function.name(),
-                result.len(),
+                mill_frame::words::counted(result.len(), "value"),
                 crate::types::type_name(result.data_type()),
                 crate::types::type_name(wanted)
             ),

@@ -59,6 +59,7 @@ mod words;
 use std::sync::{Arc, OnceLock};
 
 use datafusion_common::ScalarValue;
+use mill_frame::words::counted;
 use mill_protocol::{Error, Result};
 
 use crate::compiled::bind::Typed;
@@ -156,11 +157,11 @@ pub(crate) fn check_call(name: &str, args: usize) -> Result<()> {
         // The column it is called on does not count for the user.
         let own = usize::from(!function.is_free);
         let wanted = match (least.saturating_sub(own), most.saturating_sub(own)) {
-            (a, b) if a == b => format!("{a}"),
-            (a, b) if b >= ANY - 1 => format!("at least {a}"),
-            (a, b) => format!("{a} to {b}"),
+            (a, b) if a == b => counted(a, "argument"),
+            (a, b) if b >= ANY - 1 => format!("at least {}", counted(a, "argument")),
+            (a, b) => format!("{a} to {b} arguments"),
         };
-        return Err(Error::plan(format!("{name}() takes {wanted} arguments, found {}", args.saturating_sub(own))));
+        return Err(Error::plan(format!("{name}() takes {wanted}, found {}", args.saturating_sub(own))));
     }
     Ok(())
 }

@@ -37,9 +37,9 @@ pub(crate) fn unknown_operand(name: &str, schema: &Schema) -> Error {
 pub(crate) fn unknown_column(name: &str, schema: &Schema) -> Error {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     Error::schema(format!(
-        "column {name:?} does not exist{} columns: {}",
+        "column {name:?} does not exist{} {}",
         did_you_mean(name, names.iter().copied()),
-        listed(&names)
+        columns(&names)
     ))
 }
 
@@ -52,13 +52,29 @@ pub(crate) fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a s
     }
 }
 
+/// Which columns there are. A header that was cut at the wrong character is one name.
+fn columns(names: &[&str]) -> String {
+    match names {
+        [name] if name.contains([',', ';', '\t', '|']) => format!(
+            "the only column is {name:?}: if that is the header of a file, give the reader its separator, as in read_csv(…, separator=\";\")"
+        ),
+        names => format!("columns: {}", listed(names)),
+    }
+}
+
 /// The names in one line, cut where there are too many.
 pub(crate) fn listed(names: &[&str]) -> String {
     match names.len() {
         0 => "none".to_owned(),
-        n if n <= LISTED_MAX => names.join(", "),
-        n => format!("{}, … ({n} in all)", names[..LISTED_MAX].join(", ")),
+        n if n <= LISTED_MAX => shown(names),
+        n => format!("{}, … ({n} in all)", shown(&names[..LISTED_MAX])),
     }
+}
+
+/// Names, in quotes where one could be taken for several.
+fn shown(names: &[&str]) -> String {
+    let quoted = |name: &&str| if name.contains(',') { format!("{name:?}") } else { (*name).to_owned() };
+    names.iter().map(quoted).collect::<Vec<_>>().join(", ")
 }
 
 /// How many insertions, deletions, replacements and swaps of neighbours lead from one to the other.

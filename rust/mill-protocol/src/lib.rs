@@ -24,7 +24,7 @@ pub use operator::{Alignment, Emission, Operator, Outbox, Progress, Quiet, Room,
 pub use sink::{Commit, Committer, Delivery, Ending, PreCommit, Recovered, Run, Sink, SinkKind, SinkWriter};
 pub use snapshot::{Epoch, Restored, Snapshot};
 pub use source::{
-    Comparison, Condition, Discovery, Mark, Position, PositionListener, Read, Source, SourceChanges, SourceProperties, Split, SplitReader, SplitState, go_on,
+    Comparison, Condition, Discovery, Mark, Position, PositionListener, Read, Source, SourceChanges, SourceProperties, Split, SplitReader, SplitState, Truncation, go_on,
 };
 pub use watermarks::Watermarks;
 

@@ -96,10 +96,21 @@ pub enum Read {
     Partial(RecordBatch, Vec<Rejected>),
     /// A word about event time, in its place among the records.
     Mark(Mark),
+    /// The input of the split was truncated while it was read; what follows comes from its new content.
+    Truncated(Truncation),
     /// Nothing now; ask again after about this long.
     Pending(Duration),
     /// The split has ended.
     End,
+}
+
+/// What became of an input that was truncated: a log that is rotated by copy and truncate, for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Truncation {
+    /// How many bytes were seen, had not been read, and cannot be read any more.
+    pub bytes_lost: u64,
+    /// A sentence for the user.
+    pub note: String,
 }
 
 /// What a reader knows of the time of its split beside the records. It reaches the steps of the source's own chain: after an

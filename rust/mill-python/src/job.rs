@@ -19,7 +19,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
-use millstream::{AllowNew, CheckpointOptions, Held, Job, JobState, OnHeld, OnWait, Options, Overdue, Owner, Paused, Restart, Simulation, spawn_thread};
+use millstream::{AllowNew, CheckpointOptions, Held, Job, JobState, OnHeld, OnText, Options, Overdue, Owner, Paused, Restart, Simulation, spawn_thread};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -63,6 +63,8 @@ pub struct Settings {
     until_us: Option<u64>,
     frame_rows: Option<usize>,
     is_chaining: bool,
+    /// Whether nobody waits for the job, so that its failure is logged.
+    is_background: bool,
 }
 
 impl Settings {
@@ -121,7 +123,9 @@ impl Settings {
             frame_rows: self.frame_rows,
             is_chaining: self.is_chaining,
             on_held: Some(OnHeld(Arc::new(say_held))),
-            on_wait: Some(OnWait(Arc::new(say_waits))),
+            on_wait: Some(OnText(Arc::new(|text| say("say_note", text)))),
+            on_note: Some(OnText(Arc::new(|text| say("say_note", text)))),
+            on_failed: self.is_background.then(|| OnText(Arc::new(|text| say("say_failed", text)))),
         })
     }
 }
@@ -351,10 +355,11 @@ fn say_held(step: &str, held: &Held) {
     });
 }
 
-fn say_waits(text: &str) {
+/// Logs a sentence by this function of `millstream.report`.
+fn say(function: &str, text: &str) {
     attach(|py| {
         let report = py.import("millstream.report");
-        let said = report.and_then(|report| attach::call_method(&report, "say_waits", (text,)));
+        let said = report.and_then(|report| attach::call_method(&report, function, (text,)));
         if let Err(exception) = said {
             exception.write_unraisable(py, None);
         }
@@ -382,11 +387,17 @@ fn say_busy(py: Python<'_>) {
 
 #[pymethods]
 impl RawJob {
-    /// Returns state, number of restarts, and notes.
-    fn status(&self, py: Python<'_>) -> (String, u32, Vec<String>) {
+    /// Returns the state, the number of restarts, the notes, and why the job has failed.
+    fn status(&self, py: Python<'_>) -> (String, u32, Vec<String>, Option<String>) {
         let job = self.job();
         let status = py.detach(|| job.status());
-        (status.state.as_str().to_owned(), status.restarts, status.notes)
+        (status.state.as_str().to_owned(), status.restarts, status.notes, status.error)
+    }
+
+    /// Returns the notes that were logged when they were made.
+    fn logged_notes(&self, py: Python<'_>) -> Vec<String> {
+        let job = self.job();
+        py.detach(|| job.told_notes())
     }
 
     /// Returns the figures of the run so far; None before it has begun.
@@ -608,6 +619,8 @@ fn figures<'py>(py: Python<'py>, metrics: &millstream::Metrics) -> PyResult<Boun
         one.set_item("rows_late", step.rows_late)?;
         one.set_item("rows_skipped", step.rows_skipped)?;
         one.set_item("rows_routed", step.rows_routed)?;
+        one.set_item("truncations", step.truncations)?;
+        one.set_item("bytes_lost", step.bytes_lost)?;
         one.set_item("watermark_us", step.watermark.map(|watermark| watermark.0))?;
         one.set_item("checkpoint_bytes", step.checkpoint_bytes)?;
         one.set_item("held", step.held.as_ref().map(held_as_tuple))?;

@@ -330,6 +330,7 @@ impl TaskBuilder<'_> {
                     name: source.name.clone(),
                     task,
                     counters: counters(registry, &source.uid),
+                    told: Arc::clone(&registry.notes),
                     notes: self.recovery.notes(&source.uid),
                 })
             }

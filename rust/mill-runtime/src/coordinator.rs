@@ -279,7 +279,9 @@ impl Coordinator {
         let from = self.published.or(self.parts.restored);
         let from = from.map_or_else(|| "the beginning".to_owned(), |id| format!("checkpoint {id}"));
         self.note(format!(
-            "{name} went back alone to {from}: it took {rows} records in {entries} steps once more, while all other tasks continued"
+            "{name} went back alone to {from}: it took {} in {} once more, while all other tasks continued",
+            mill_frame::words::counted(rows, "record"),
+            mill_frame::words::counted(entries, "step")
         ));
     }
 

@@ -193,6 +193,11 @@ impl JobHandle {
         self.registry.collect(self.time_if_running())
     }
 
+    /// What the tasks have noted for the user since this was last called.
+    pub fn take_notes(&self) -> Vec<String> {
+        self.registry.notes.take()
+    }
+
     /// The steps whose watermark has been held back for some seconds, and by what.
     pub fn held(&self) -> Vec<(&str, Held)> {
         self.time_if_running().map(|now| self.registry.held(now)).unwrap_or_default()

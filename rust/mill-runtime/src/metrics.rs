@@ -45,6 +45,10 @@ pub struct StepMetrics {
     pub rows_skipped: u64,
     /// Records that could not be processed and went to `errors`.
     pub rows_routed: u64,
+    /// How often an input of the step was truncated while it was read.
+    pub truncations: u64,
+    /// How many bytes of the input were truncated before they had been read.
+    pub bytes_lost: u64,
     /// The watermark of the slowest task, once there is one.
     pub watermark: Option<Watermark>,
     /// How many bytes of its state the last checkpoint wrote.
@@ -126,10 +130,13 @@ pub(crate) struct StageCounters {
     pub(crate) rows_late: Counter,
     pub(crate) rows_skipped: Counter,
     pub(crate) rows_routed: Counter,
+    pub(crate) truncations: Counter,
+    pub(crate) bytes_lost: Counter,
     pub(crate) watermark: Level,
 }
 
 impl StageCounters {
+    /// What a task that goes back counts again. The input is not truncated again then.
     fn all(&self) -> [&Counter; 5] {
         [&self.rows_in, &self.rows_out, &self.rows_late, &self.rows_skipped, &self.rows_routed]
     }
@@ -215,6 +222,31 @@ pub(crate) struct Registry {
     pub(crate) rows_total: Option<u64>,
     /// Bytes of state by uid, as of the last checkpoint, and the figures of the checkpoints; written by the coordinator.
     pub(crate) checkpoints: parking_lot::Mutex<(CheckpointMetrics, std::collections::HashMap<String, u64>)>,
+    /// What tasks note for the user.
+    pub(crate) notes: Arc<TaskNotes>,
+}
+
+/// How many notes of tasks wait to be taken; the oldest go first.
+const NOTES_MAX: usize = 100;
+
+/// What tasks note for the user, until it is taken.
+#[derive(Debug, Default)]
+pub(crate) struct TaskNotes(parking_lot::Mutex<Vec<String>>);
+
+impl TaskNotes {
+    /// Adds a note.
+    pub(crate) fn add(&self, note: String) {
+        let mut notes = self.0.lock();
+        if notes.len() == NOTES_MAX {
+            notes.remove(0);
+        }
+        notes.push(note);
+    }
+
+    /// Takes the notes that nobody has taken yet.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 impl Registry {
@@ -238,6 +270,8 @@ impl Registry {
                 rows_late: sum(|c| &c.rows_late),
                 rows_skipped: sum(|c| &c.rows_skipped),
                 rows_routed: sum(|c| &c.rows_routed),
+                truncations: sum(|c| &c.truncations),
+                bytes_lost: sum(|c| &c.bytes_lost),
                 watermark: watermarks.into_iter().min().map(Watermark),
                 checkpoint_bytes: state.get(uid).copied().unwrap_or(0),
                 held: None,

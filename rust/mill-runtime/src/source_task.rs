@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use mill_protocol::{Batch, Clock, Mark, Read, Rejected, Result, Source, Split, SplitId, SplitState, Watermark};
+use mill_protocol::{Batch, Clock, Mark, Read, Rejected, Result, Source, Split, SplitId, SplitState, Truncation, Watermark};
 
 use crate::channel::WorkerRef;
 use crate::discovered::{Discovered, owner};
@@ -50,6 +50,8 @@ pub(crate) enum SourceRead {
     Quiet(SplitId),
     /// What the reader of a split has told of its time.
     Mark(SplitId, Mark),
+    /// The input of a split was truncated.
+    Truncated(Truncation),
     /// Nothing before this time (microseconds), unless the worker is woken.
     Pending(i64),
     /// All splits have ended, and no new ones will turn up.
@@ -222,6 +224,10 @@ impl SourceTask {
                 Read::Partial(data, rejected) => {
                     self.again(index);
                     return Ok(SourceRead::Records(batch(data, split), rejected));
+                }
+                Read::Truncated(truncation) => {
+                    self.again(index);
+                    return Ok(SourceRead::Truncated(truncation));
                 }
                 Read::Mark(mark) => {
                     self.again(index);

@@ -22,7 +22,7 @@ use crate::chain::{Chain, ChainStep};
 use crate::envelope::Event;
 use crate::held::HeldWriter;
 use crate::input::{Input, Polled};
-use crate::metrics::{Level, StageCounters};
+use crate::metrics::{Level, StageCounters, TaskNotes};
 use crate::portion::{Allowance, TaskPortion};
 use crate::reader::Closing;
 use crate::rejects::{self, Routed};
@@ -57,6 +57,8 @@ pub(crate) struct SourceInput {
     pub(crate) name: String,
     pub(crate) task: SourceTask,
     pub(crate) counters: Arc<StageCounters>,
+    /// Where it notes what the user should know.
+    pub(crate) told: Arc<TaskNotes>,
     /// Where positions are noted before the records go out, in a job that replays nothing.
     pub(crate) notes: Option<PositionNotes>,
 }
@@ -380,6 +382,12 @@ impl Task {
             SourceRead::Splits(open) => Ok(Taken::Event(Event::Splits(open))),
             SourceRead::Quiet(split) => Ok(Taken::Event(Event::Quiet(split))),
             SourceRead::Mark(split, mark) => Ok(Taken::Event(Event::Mark(split, mark))),
+            SourceRead::Truncated(truncation) => {
+                source.counters.truncations.add(1);
+                source.counters.bytes_lost.add(truncation.bytes_lost);
+                source.told.add(truncation.note);
+                Ok(Taken::Nothing(Advance::Entered))
+            }
             SourceRead::Pending(until) => {
                 Ok(Taken::Nothing(Advance::Quiet(Some(timer.unwrap_or(i64::MAX).min(until)))))
             }

@@ -52,7 +52,10 @@ pub fn verify_all(store: &Store) -> Result<VerifyReport> {
     let newest = report.checkpoints.first().map_or(0, |(id, _)| *id);
     let unfinished = names.iter().filter(|name| segment_epoch(name).is_some_and(|epoch| epoch > newest)).count();
     if unfinished > 0 {
-        report.notes.push(format!("{unfinished} files are of checkpoints that were not completed; they do no harm"));
+        report.notes.push(format!(
+            "{} of checkpoints that were not completed: that does no harm",
+            mill_frame::words::counted(unfinished, "file")
+        ));
     }
     Ok(report)
 }

@@ -10,7 +10,7 @@ use mill_protocol::{Error, ErrorKind, Result};
 use mill_runtime::{Metrics, Owner, Report, spawn_thread};
 use parking_lot::Mutex;
 
-use crate::options::Options;
+use crate::options::{OnText, Options};
 use crate::{apart, recovery};
 use crate::supervisor::{Supervision, Supervisor};
 
@@ -60,6 +60,8 @@ pub struct Status {
     pub restarts: u32,
     /// What the user should know: checkpoints passed over in recovery, failed checkpoints, failures restarted from.
     pub notes: Vec<String>,
+    /// Why the job has failed, once it has.
+    pub error: Option<String>,
 }
 
 /// A job that runs in the background. Dropping it cancels the job and waits until its threads are gone, unless it is
@@ -85,8 +87,15 @@ pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
     // The first attempt is prepared on the caller's thread, so that a state directory that cannot be used is an error
     // of this call.
     let first = supervisor.launch()?;
-    let told = Arc::clone(&supervision);
-    let thread = spawn_thread("mill-supervisor", Owner::new(), move || supervisor.run(first), move |error| told.broken(error))?;
+    let (told, on_failed) = (Arc::clone(&supervision), supervisor.on_failed());
+    let broken = move |error: Error| {
+        let text = error.to_string();
+        told.broken(error);
+        if let Some(OnText(listener)) = on_failed {
+            listener(&text);
+        }
+    };
+    let thread = spawn_thread("mill-supervisor", Owner::new(), move || supervisor.run(first), broken)?;
     Ok(Job { supervision, supervisor: Mutex::new(Some(thread)), process: std::process::id() })
 }
 
@@ -145,9 +154,14 @@ impl Job {
     /// The state of the job.
     pub fn status(&self) -> Status {
         if let Err(error) = self.check_process() {
-            return Status { state: JobState::Elsewhere, restarts: 0, notes: vec![error.message().to_owned()] };
+            return Status { state: JobState::Elsewhere, restarts: 0, notes: vec![error.message().to_owned()], error: None };
         }
         self.supervision.status()
+    }
+
+    /// The notes that [`Options::on_note`] was told.
+    pub fn told_notes(&self) -> Vec<String> {
+        self.supervision.told()
     }
 
     /// The figures of the attempt that runs now, or ran last.

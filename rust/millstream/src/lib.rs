@@ -52,5 +52,5 @@ pub use mill_protocol::{Error, ErrorKind, ManualClock, Result};
 pub use mill_runtime::{AllowNew, Held, Metrics, Overdue, Owner, Paused, Report, StepMetrics, spawn_thread};
 pub use mill_fault as fault;
 pub use mill_snapshot::{CheckpointInfo, Fault as DiskFault, FaultDisk, VerifyReport};
-pub use options::{CheckpointOptions, OnHeld, OnWait, Options, Restart};
+pub use options::{CheckpointOptions, OnHeld, OnText, Options, Restart};
 pub use simulate::{Simulation, simulate};

@@ -28,16 +28,16 @@ impl fmt::Debug for OnHeld {
     }
 }
 
-/// What hears that the start of a job waits.
-type WaitListener = dyn Fn(&str) + Send + Sync;
+/// What hears a sentence about a job.
+type TextListener = dyn Fn(&str) + Send + Sync;
 
-/// Called with what the start of a job waits for, on the thread that starts it.
+/// Called with a sentence about a job.
 #[derive(Clone)]
-pub struct OnWait(pub Arc<WaitListener>);
+pub struct OnText(pub Arc<TextListener>);
 
-impl fmt::Debug for OnWait {
+impl fmt::Debug for OnText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnWait")
+        f.write_str("OnText")
     }
 }
 
@@ -61,8 +61,12 @@ pub struct Options {
     pub is_chaining: bool,
     /// What hears of steps whose watermark is held back.
     pub on_held: Option<OnHeld>,
-    /// What hears that the start of the job waits, for the lease of its checkpoints.
-    pub on_wait: Option<OnWait>,
+    /// What hears that the start of the job waits, for the lease of its checkpoints; on the thread that starts it.
+    pub on_wait: Option<OnText>,
+    /// What hears notes that a running job makes of its input; on a thread of its own, so it may block.
+    pub on_note: Option<OnText>,
+    /// What hears why the job has failed, once it has; on a thread of its own, so it may block.
+    pub on_failed: Option<OnText>,
 }
 
 impl Default for Options {
@@ -77,6 +81,8 @@ impl Default for Options {
             is_chaining: true,
             on_held: None,
             on_wait: None,
+            on_note: None,
+            on_failed: None,
         }
     }
 }

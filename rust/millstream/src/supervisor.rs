@@ -15,18 +15,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mill_plan::{PhysicalPlan, Rung, StageKind};
-use mill_protocol::{Ending, Error, ErrorKind, Result, SystemClock};
-use mill_runtime::{JobHandle, Report, RunOptions, guarded, spawn_thread};
+use mill_protocol::{Ending, Error, ErrorKind, Result, Source, SystemClock};
+use mill_runtime::{JobHandle, Owner, Report, RunOptions, guarded, spawn_thread};
 use mill_snapshot::RealDisk;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{graph, place};
 use crate::job::{JobState, Status};
-use crate::options::{OnHeld, OnWait, Options, Restart};
+use crate::options::{OnHeld, OnText, Options, Restart};
 use crate::recovery::{self, Recovered};
 
-/// How often it is looked whether a watermark is held back.
-const HELD_LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked whether a watermark is held back, or a task has noted something.
+const LOOK: Duration = Duration::from_secs(1);
 /// How many notes a job keeps; the oldest go first.
 const NOTES_MAX: usize = 100;
 /// How many frames a queue holds.
@@ -48,10 +48,22 @@ struct Shared {
     handle: Option<Arc<JobHandle>>,
     restarts: u32,
     notes: Vec<String>,
+    /// Those of the notes that a listener was told.
+    told: HashSet<String>,
     command: Command,
     /// Ends the waiting of the attempt that runs or begins.
     ending: Ending,
     outcome: Option<Result<Report>>,
+}
+
+impl Shared {
+    fn note(&mut self, note: String) {
+        if self.notes.len() == NOTES_MAX {
+            let first = self.notes.remove(0);
+            self.told.remove(&first);
+        }
+        self.notes.push(note);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,6 +81,7 @@ impl Supervision {
                 handle: None,
                 restarts: 0,
                 notes: Vec::new(),
+                told: HashSet::new(),
                 command: Command::Run,
                 ending: Ending::default(),
                 outcome: None,
@@ -83,7 +96,16 @@ impl Supervision {
         if let Some(error) = shared.handle.as_ref().and_then(|handle| handle.metrics().checkpoints.last_error) {
             notes.push(error);
         }
-        Status { state: shared.state, restarts: shared.restarts, notes }
+        let error = match &shared.outcome {
+            Some(Err(error)) if shared.state == JobState::Failed => Some(error.to_string()),
+            _ => None,
+        };
+        Status { state: shared.state, restarts: shared.restarts, notes, error }
+    }
+
+    /// The notes that a listener was told.
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.shared.lock().told.iter().cloned().collect()
     }
 
     pub(crate) fn handle(&self) -> Option<Arc<JobHandle>> {
@@ -172,11 +194,16 @@ impl Supervision {
     }
 
     fn note(&self, note: String) {
+        self.shared.lock().note(note);
+    }
+
+    /// Adds a note of a task, which a listener is told at once if there is one.
+    fn note_of_task(&self, note: &str, is_told: bool) {
         let mut shared = self.shared.lock();
-        if shared.notes.len() == NOTES_MAX {
-            shared.notes.remove(0);
+        shared.note(note.to_owned());
+        if is_told {
+            shared.told.insert(note.to_owned());
         }
-        shared.notes.push(note);
     }
 
     /// The pause before the next restart, of the job or of one of its tasks, which share the attempts of the strategy; `None` if
@@ -258,12 +285,15 @@ impl<'a> HeldWatch<'a> {
                 continue;
             }
             let (listener, step) = (self.listener.clone(), step.to_owned());
-            // The listener may wait for an interpreter that is busy; the job must not.
-            let told = spawn_thread("mill-log", handle.owner(), move || (listener.0)(&step, &held), |_| {});
-            // A thread that cannot be had costs a line in a log.
-            drop(told);
+            tell(handle.owner(), move || (listener.0)(&step, &held));
         }
     }
+}
+
+/// Tells a listener something. It may wait for an interpreter that is busy; the job must not.
+fn tell(owner: Owner, call: impl FnOnce() + Send + 'static) {
+    // A thread that cannot be had costs a line in a log.
+    drop(spawn_thread("mill-log", owner, call, |_| {}));
 }
 
 /// Runs on a thread of its own, one a job.
@@ -280,6 +310,11 @@ impl Supervisor {
         Supervisor { plan, options, supervision, until }
     }
 
+    /// What hears why the job has failed.
+    pub(crate) fn on_failed(&self) -> Option<OnText> {
+        self.options.on_failed.clone()
+    }
+
     /// Opens the state and starts one attempt. A panic on the way is an error like any other: whoever waits hears of it.
     pub(crate) fn launch(&mut self) -> Result<Arc<JobHandle>> {
         guarded("the start of the job", || self.launch_unguarded())
@@ -291,7 +326,7 @@ impl Supervisor {
         self.supervision.set_ending(ending.clone());
         let said = |text: &str| {
             self.supervision.note(text.to_owned());
-            if let Some(OnWait(told)) = &self.options.on_wait {
+            if let Some(OnText(told)) = &self.options.on_wait {
                 told(text);
             }
         };
@@ -351,18 +386,37 @@ impl Supervisor {
             Err(error) if error.kind() == ErrorKind::Cancelled => JobState::Cancelled,
             Err(_) => JobState::Failed,
         };
+        let failure = outcome.as_ref().err().filter(|_| shared.state == JobState::Failed).map(Error::to_string);
         shared.outcome = Some(outcome);
         self.supervision.changed.notify_all();
+        drop(shared);
+        if let (Some(failure), Some(OnText(listener))) = (failure, self.options.on_failed.clone()) {
+            tell(Owner::new(), move || listener(&failure));
+        }
+    }
+
+    /// Takes up what the tasks have noted.
+    fn take_notes(&self, handle: &JobHandle) {
+        for note in handle.take_notes() {
+            let listener = self.options.on_note.clone();
+            self.supervision.note_of_task(&note, listener.is_some());
+            if let Some(OnText(listener)) = listener {
+                tell(handle.owner(), move || listener(&note));
+            }
+        }
     }
 
     /// Waits for the end of an attempt, and stops it when its time is over.
     fn watch(&self, handle: &JobHandle) -> Result<Report> {
         let mut until = self.until;
+        let is_followed = self.sources().any(|source| !source.properties().is_bounded);
         let mut listener = self.options.on_held.as_ref().filter(|_| self.may_be_held()).map(HeldWatch::new);
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let pause = listener.as_ref().map(|_| HELD_LOOK);
-            if let Some(outcome) = handle.wait([left, pause].into_iter().flatten().min()) {
+            let pause = is_followed.then_some(LOOK);
+            let outcome = handle.wait([left, pause].into_iter().flatten().min());
+            self.take_notes(handle);
+            if let Some(outcome) = outcome {
                 return outcome;
             }
             if let Some(listener) = &mut listener {
@@ -373,6 +427,10 @@ impl Supervisor {
                 handle.stop();
             }
         }
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &dyn Source> {
+        self.plan.chains.iter().filter_map(|chain| chain.source.as_ref()).map(|stage| &*stage.source)
     }
 
     /// Whether a split without an end could hold back a watermark; otherwise nobody need look.
@@ -412,7 +470,7 @@ impl Supervisor {
     fn given_up(&self, error: Error) -> Error {
         let attempts = self.supervision.status().restarts;
         if attempts > 0 && self.options.restart != Restart::Never {
-            self.supervision.note(format!("gave up after {attempts} restarts"));
+            self.supervision.note(format!("gave up after {}", mill_frame::words::counted(attempts, "restart")));
         }
         error
     }

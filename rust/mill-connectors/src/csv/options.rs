@@ -50,8 +50,8 @@ impl CsvOptions {
         if names.len() == new.len() {
             return Ok(());
         }
-        let (columns, found) = (names.len(), quoted(names, ", "));
-        Err(Error::schema(format!("{path:?} has {columns} columns ({found}), and new_columns names {}", new.len())))
+        let (columns, found) = (mill_frame::words::counted(names.len(), "column"), quoted(names, ", "));
+        Err(Error::schema(format!("{path:?} has {columns} ({found}), and new_columns names {}", new.len())))
     }
 
     /// For each column of the schema its place in a file without a header.
@@ -60,12 +60,19 @@ impl CsvOptions {
         let place = |name: &String| names.iter().position(|other| other == name);
         if names.len() != schema.fields().len() {
             return Err(Error::schema(format!(
-                "read_csv: the schema has {} columns, and new_columns names {}",
-                schema.fields().len(),
+                "read_csv: the schema has {}, and new_columns names {}",
+                mill_frame::words::counted(schema.fields().len(), "column"),
                 names.len()
             )));
         }
         Ok(schema.fields().iter().map(|field| place(field.name())).collect())
+    }
+
+    /// The options that skip lines at the start of a file, as Python spells them.
+    pub(super) fn skipped(&self) -> Option<String> {
+        let skipped = [("skip_lines", self.skip_lines), ("skip_rows", self.skip_rows)];
+        let named: Vec<String> = skipped.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name}={count}")).collect();
+        (!named.is_empty()).then(|| named.join(" with "))
     }
 
     /// Refuses options that contradict each other.

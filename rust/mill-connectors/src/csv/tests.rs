@@ -85,7 +85,7 @@ fn malformed_records_are_told_with_file_and_line_and_the_others_kept() {
             assert_eq!(good, ["1|a", "3|c\nc", "8|h", "10|j"]);
             let expected = [
                 "line 3: column \"id\": \"x\" is not an integer (int64)",
-                "line 6: 1 fields where 2 are expected",
+                "line 6: 1 field where 2 are expected",
                 "line 7: 3 fields where 2 are expected",
                 "line 8: text after the closing quote of a field",
                 "line 9: column \"name\": \"\u{fffd}\" is not UTF-8",

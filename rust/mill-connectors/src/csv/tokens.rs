@@ -5,6 +5,7 @@
 //! offsets; a quoted field keeps its quotes out of the range and is marked, so that it is unescaped only where it is used.
 
 use memchr::{memchr, memchr2, memmem};
+use mill_frame::words::counted;
 
 use crate::marks::Marks;
 use crate::text::without_return;
@@ -244,7 +245,7 @@ impl Cutter<'_> {
         self.tokens.fields.truncate(first);
         // A blank line is nothing, but where the only column may be empty it is that.
         if end > start {
-            let message = format!("{found} fields where {columns} are expected");
+            let message = format!("{} where {columns} {} expected", counted(found, "field"), if columns == 1 { "is" } else { "are" });
             self.tokens.malformed.push(Malformed { start, end, message });
         }
         first

@@ -214,7 +214,7 @@ fn formatted(array: &ArrayRef, format: &str, column: &str) -> Result<ArrayRef> {
         .with_date_format(Some(format))
         .with_time_format(Some(format));
     let failed = |error: String| {
-        Error::data(format!("column {column:?}: {format:?} is no form of a {}: {error}", type_name(array.data_type())))
+        Error::data(format!("column {column:?}: {format:?} is no form of {}: {error}", mill_frame::words::with_article(type_name(array.data_type()))))
     };
     let formatter = ArrayFormatter::try_new(array.as_ref(), &options).map_err(|e| failed(e.to_string()))?;
     let texts = (0..array.len()).map(|row| match array.is_null(row) {

@@ -3,14 +3,15 @@
 //! ```text
 //!   what is found at the end of the file                    what follows
 //!   the file under its name, or renamed in its directory    wait; ask again soon, later if it stays quiet
-//!   bytes that were read have changed                       the file was written anew: it is read from its start
+//!   bytes that were read have changed                       it was truncated: it is read from its start
 //!   no file                                                 it was deleted or moved away: the split ends
 //!   renamed, and nothing came for some time                 a rotation is over: the split ends
 //!   a compressed file, between two members                  the split ends; opened again when the file has grown
 //! ```
 //!
-//! Of a file that is written anew before all of it was read, the rest is lost to every reader, and to this one too. While no
-//! job runs it is noticed: what the checkpoint had not read is known, so that a restart refuses to go on without it.
+//! A file that is truncated before all of it was read has lost the rest. If a copy of it is among the followed files, the rest is
+//! read from there ([`copies`](super::copies)); otherwise the reader reports how many bytes were seen and not read. What was written
+//! after the last look and before the truncation, nobody knows of. The same holds for a file that was truncated while no job ran.
 //!
 //! There may be more files than descriptors: a plain file is closed between two calls unless one of a few slots is free, and
 //! a quiet one always. A compressed file waits for a slot, since to open it again is to decompress it again.
@@ -19,15 +20,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mill_protocol::{Error, Position, Read, Result, SplitReader};
+use mill_protocol::{Error, Position, Read, Result, SplitReader, Truncation};
 
 use super::content::Compression;
+use super::copies::{Copies, Copy, Start, Suspect};
 use super::identity::FileIdentity;
 use super::input::try_open;
 use super::position::FilePosition;
 use super::reader::{LineFormat, LineRead, LineReader, Resumed, resume_chunk};
 use super::slots::{Slot, Slots};
-use super::split::FileSplit;
+use super::split::{FileSet, FileSplit};
 use super::stamp::{FileKey, Stamp, open_failed};
 use super::whereabouts::{self, Whereabouts};
 
@@ -47,6 +49,14 @@ pub(super) struct FollowedReader<F> {
     state: State<F>,
     slots: Arc<Slots>,
     slot: Option<Slot>,
+    copies: Arc<Copies>,
+    /// Whether it is known where to start: a new file may be a copy.
+    is_begun: bool,
+    suspect: Option<Suspect>,
+    /// The largest size that was seen since it was last read from its start.
+    size_seen: u64,
+    /// To be reported before anything else.
+    truncation: Option<Truncation>,
     /// The file before it was last read. Later it may be another already without that having been read.
     stamp: Stamp,
     /// The time of change at which its head was last compared.
@@ -69,14 +79,19 @@ enum State<F> {
 }
 
 impl<F: LineFormat> FollowedReader<F> {
-    pub(super) fn new(file: FileSplit, position: Option<FilePosition>, format: F, slots: Arc<Slots>) -> FollowedReader<F> {
+    pub(super) fn new(file: FileSplit, position: Option<FilePosition>, format: F, files: &FileSet) -> FollowedReader<F> {
         FollowedReader {
             is_compressed: Compression::of(&file.path) != Compression::None,
             path: file.path,
             key: file.key,
             state: State::Unopened(format, position),
-            slots,
+            slots: Arc::clone(&files.slots),
             slot: None,
+            copies: Arc::clone(&files.copies),
+            is_begun: position.is_some_and(|position| position.offset > 0 || position.is_at_end),
+            suspect: None,
+            size_seen: 0,
+            truncation: None,
             stamp: Stamp::default(),
             head_at: 0,
             cut_at: None,
@@ -95,8 +110,20 @@ impl<F: LineFormat> FollowedReader<F> {
             return Ok(false);
         }
         let identity = self.find()?;
+        let mut start = None;
+        if let Some(identity) = identity.as_ref().filter(|_| !self.is_begun && !self.is_compressed) {
+            match self.copies.start(&self.path, identity, &mut self.suspect) {
+                Start::First => {}
+                Start::At(position) => start = Some(position),
+                Start::NotYet => {
+                    self.slot = None;
+                    return Ok(false);
+                }
+            }
+        }
+        self.is_begun = true;
         let (format, position) = match std::mem::replace(&mut self.state, State::Over(None)) {
-            State::Unopened(format, position) => (format, position),
+            State::Unopened(format, position) => (format, start.or(position)),
             other => {
                 self.state = other;
                 return Ok(true);
@@ -104,27 +131,30 @@ impl<F: LineFormat> FollowedReader<F> {
         };
         let Some(identity) = identity else {
             if let Some(position) = position.filter(|position| !position.is_at_end && position.offset > 0) {
-                return Err(self.half_read("is gone", &position));
+                return Err(self.half_read(&position));
             }
             self.state = State::Over(position);
             return Ok(true);
         };
-        self.stamp = identity.stamp()?;
+        self.see(identity.stamp()?);
         let reader = match position {
             None => LineReader::of(self.path.clone(), identity, None, format)?,
             Some(position) => match resume_chunk(&self.path, &identity, None, &position)? {
                 Resumed::Chunk(chunk) => LineReader::new(self.path.clone(), identity, *chunk, &position, format),
-                Resumed::Changed(_) if position.is_at_end => LineReader::of(self.path.clone(), identity, None, format)?,
-                Resumed::Changed(_) => return Err(self.half_read("was written anew", &position)),
+                Resumed::Changed(_) => {
+                    let seen = if self.is_compressed { position.known } else { position.stamp.size.max(position.known) };
+                    self.was_truncated(&position, position.offset, seen);
+                    LineReader::of(self.path.clone(), identity, None, format)?
+                }
             },
         };
         self.state = State::Open(Box::new(reader.followed()));
         Ok(true)
     }
 
-    fn half_read(&self, what: &str, position: &FilePosition) -> Error {
+    fn half_read(&self, position: &FilePosition) -> Error {
         Error::connector(format!(
-            "the checkpoint is in the middle of {:?} ({} of at least {} bytes were read), which {what}; put the former file \
+            "the checkpoint is in the middle of {:?} ({} of at least {} bytes were read), which is gone; put the former file \
              back, or start with another checkpoint directory",
             self.path, position.offset, position.known
         ))
@@ -151,6 +181,49 @@ impl<F: LineFormat> FollowedReader<F> {
         if is_other { self.find() } else { Ok(Some(identity)) }
     }
 
+    /// Takes note of what the file is now.
+    fn see(&mut self, stamp: Stamp) {
+        self.stamp = stamp;
+        self.size_seen = self.size_seen.max(stamp.size);
+    }
+
+    /// Reports that the file was truncated after `read` of the `seen` bytes had been read, and looks for its copy. Returns whether the
+    /// reader of the copy reads the rest.
+    fn was_truncated(&mut self, position: &FilePosition, read: u64, seen: u64) -> bool {
+        let copy = if self.is_compressed { None } else { self.copies.find(&self.path, position) };
+        let path = &self.path;
+        let (bytes_lost, what) = match &copy {
+            Some(Copy { path: copy, size, is_followed: true }) => match seen.saturating_sub(*size) {
+                0 => (0, format!("what had not been read is read from its copy {copy:?}")),
+                lost => (lost, format!("{lost} bytes that had not been read are lost, and the rest is read from its copy {copy:?}")),
+            },
+            _ => match seen.saturating_sub(read) {
+                0 => (0, format!("all {read} bytes that were seen of it had been read")),
+                lost => (lost, format!("{lost} of {seen} bytes had not been read and are lost")),
+            },
+        };
+        let mut note = format!("{path:?} was truncated, and is read from its start: {what}");
+        if let Some(Copy { path: copy, is_followed: false, .. }) = copy.as_ref().filter(|_| bytes_lost > 0) {
+            note.push_str(&format!("; {copy:?} is a copy that has them, which the job does not read"));
+        }
+        self.truncation = Some(Truncation { bytes_lost, note });
+        copy.is_some_and(|copy| copy.is_followed)
+    }
+
+    /// The open file was found truncated.
+    fn begin_anew(&mut self) {
+        let State::Open(reader) = &mut self.state else { return };
+        let (position, read) = (reader.position_in_copy(), reader.chunk().disk_end());
+        let is_continued = self.was_truncated(&position, read, self.size_seen.max(read));
+        if is_continued {
+            // A record that had begun is in the copy as a whole.
+            self.start_anew();
+        } else if let State::Open(reader) = &mut self.state {
+            self.is_anew = true;
+            reader.finish();
+        }
+    }
+
     fn renamed(&mut self, path: PathBuf) {
         self.path = path;
         self.is_renamed = true;
@@ -160,7 +233,8 @@ impl<F: LineFormat> FollowedReader<F> {
     fn take_up(&mut self) -> Result<bool> {
         let State::Open(reader) = &mut self.state else { return Ok(true) };
         if let Some(identity) = reader.identity() {
-            self.stamp = identity.stamp()?;
+            let stamp = identity.stamp()?;
+            self.see(stamp);
             return Ok(true);
         }
         let found = match self.key.map(|key| whereabouts::look(&self.path, key)) {
@@ -182,8 +256,9 @@ impl<F: LineFormat> FollowedReader<F> {
         let State::Open(reader) = &mut self.state else { return Ok(true) };
         match identity {
             Some(identity) => {
-                self.stamp = identity.stamp()?;
+                let stamp = identity.stamp()?;
                 reader.reopen(identity);
+                self.see(stamp);
             }
             None => reader.finish(),
         }
@@ -204,8 +279,7 @@ impl<F: LineFormat> FollowedReader<F> {
     fn wait(&mut self) -> Result<()> {
         let State::Open(reader) = &mut self.state else { return Ok(()) };
         if reader.chunk().is_changed() {
-            self.is_anew = true;
-            reader.finish();
+            self.begin_anew();
             return Ok(());
         }
         let found = self.key.map_or(Whereabouts::Here(self.stamp), |key| whereabouts::look(&self.path, key));
@@ -233,8 +307,7 @@ impl<F: LineFormat> FollowedReader<F> {
             Some(stamp) if stamp.changed != self.head_at => {
                 self.head_at = stamp.changed;
                 if !reader.has_same_head() {
-                    self.is_anew = true;
-                    reader.finish();
+                    self.begin_anew();
                 }
             }
             Some(_) => {}
@@ -261,6 +334,7 @@ impl<F: LineFormat> FollowedReader<F> {
         }
         self.is_anew = false;
         self.looks = 0;
+        self.size_seen = 0;
     }
 
     fn pending(&mut self) -> Read {
@@ -278,6 +352,9 @@ impl<F: LineFormat> FollowedReader<F> {
 impl<F: LineFormat> SplitReader for FollowedReader<F> {
     fn next(&mut self, rows_max: usize) -> Result<Read> {
         loop {
+            if let Some(truncation) = self.truncation.take() {
+                return Ok(Read::Truncated(truncation));
+            }
             match &mut self.state {
                 State::Over(_) => return Ok(Read::End),
                 State::Unopened(..) => {
@@ -296,6 +373,7 @@ impl<F: LineFormat> SplitReader for FollowedReader<F> {
             match reader.read(rows_max)? {
                 LineRead::Records(batch, rejected) => {
                     self.looks = 0;
+                    reader.note_head();
                     if self.slot.is_none() {
                         self.close();
                     }

@@ -79,6 +79,11 @@ impl FileIdentity {
         self.head.get()
     }
 
+    /// The fingerprint of the head as it was last taken, whatever the file has now.
+    pub(crate) fn known_head(&self) -> Print {
+        self.head.get()
+    }
+
     /// Whether the head is what its fingerprint was last taken of.
     pub(crate) fn has_same_head(&self) -> bool {
         let head = self.head.get();

@@ -257,7 +257,13 @@ impl<F: LineFormat> SplitReader for PipeReader<F> {
             }
             let (data, is_last) = (self.bytes.data(), self.bytes.is_at_end());
             if !data.is_empty() {
-                let parsed = self.format.parse(data, is_last, rows_max.max(1))?;
+                let parsed = self.format.parse(data, is_last, rows_max.max(1)).map_err(|error| match self.format.fault() {
+                    Some((at, message)) => {
+                        let line = self.lines + memchr::memchr_iter(b'\n', &data[..at]).count() as u64 + 1;
+                        Error::data(format!("{STANDARD_INPUT} line {line}: {message}"))
+                    }
+                    None => error,
+                })?;
                 let mut rejected = Vec::with_capacity(parsed.rejected.len());
                 for bad in parsed.rejected {
                     let line = self.lines + memchr::memchr_iter(b'\n', &data[..bad.start]).count() as u64 + 1;

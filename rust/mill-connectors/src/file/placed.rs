@@ -12,7 +12,7 @@
 //! Rows are numbered by those that the file has, so a file whose rows are numbered is one split, and a position carries the
 //! number: the position of the reader, then a `u64`. Records that cannot be read are not counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -209,10 +209,12 @@ fn keys_of(files: &[PathBuf], declared: Option<&Schema>, reader: &str) -> Result
             quoted(&names, ", ")
         )));
     }
-    let mut seen: HashMap<&Path, ()> = HashMap::new();
+    // Files of one directory have the same values: the first stands for all of them.
+    let (mut seen, mut firsts) = (HashSet::new(), Vec::new());
     for path in files {
-        // Files of one directory have the same values.
-        if seen.insert(path.parent().unwrap_or(path), ()).is_some() {
+        if seen.insert(path.parent().unwrap_or(path)) {
+            firsts.push(path);
+        } else {
             continue;
         }
         let found = partitions(path)?;
@@ -232,8 +234,8 @@ fn keys_of(files: &[PathBuf], declared: Option<&Schema>, reader: &str) -> Result
             None => Arc::new(Field::new(key, common.data_type(), true)),
         })
         .collect();
-    for path in seen.keys() {
-        values_of(&path.join("file"), &fields)?;
+    for path in firsts {
+        values_of(path, &fields)?;
     }
     Ok(fields)
 }

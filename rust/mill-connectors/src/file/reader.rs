@@ -1,7 +1,6 @@
 //! Reads records that end with a line end, in whatever format, out of one split.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use memchr::memchr_iter;
@@ -32,6 +31,11 @@ pub(crate) trait LineFormat: Send {
 
     /// Makes at most `rows_max` records of complete records at the front of `data`; with `is_last` also of the rest.
     fn parse(&mut self, data: &[u8], is_last: bool, rows_max: usize) -> Result<Parsed>;
+
+    /// Where in the data the last call of [`parse`](LineFormat::parse) has failed, and why, if the file goes no further than that.
+    fn fault(&self) -> Option<(usize, &str)> {
+        None
+    }
 }
 
 /// What a format made of bytes.
@@ -65,7 +69,7 @@ impl FileSet {
         }
         let position = position.map(|bytes| FilePosition::decode(bytes, &split.name)).transpose()?;
         if self.is_followed {
-            return Ok(Box::new(FollowedReader::new(file, position, format, Arc::clone(&self.slots))));
+            return Ok(Box::new(FollowedReader::new(file, position, format, self)));
         }
         let path = file.path;
         let opened = try_open(&path).map_err(|e| match e.kind() {
@@ -202,6 +206,20 @@ impl<F: LineFormat> LineReader<F> {
         is_same
     }
 
+    /// Takes the fingerprint of the head as far as it has been read, so that it is known once the file has changed.
+    pub(super) fn note_head(&self) {
+        if let Some(identity) = &self.identity {
+            identity.head(self.chunk.offset());
+        }
+    }
+
+    /// Where it is in a copy of what the file was: nothing of the file as it is now is looked at.
+    pub(super) fn position_in_copy(&self) -> FilePosition {
+        let offset = self.chunk.offset();
+        let head = self.identity.as_ref().map_or(self.closed_head, FileIdentity::known_head);
+        FilePosition { offset, known: offset, head, tail: Print::of(self.chunk.tail()), ..FilePosition::default() }
+    }
+
     pub(super) fn into_format(self) -> F {
         self.format
     }
@@ -289,6 +307,13 @@ impl<F: LineFormat> LineReader<F> {
         Ok(rejected)
     }
 
+    /// The error of a format, with the number of the line where the format knows the place.
+    fn with_line(&mut self, error: Error) -> Result<Error> {
+        let Some((at, message)) = self.format.fault().map(|(at, message)| (at, message.to_owned())) else { return Ok(error) };
+        let line = self.line_at(at)?;
+        Ok(line.map_or(error, |lines| Error::data(format!("{:?} line {}: {message}", self.path, lines + 1))))
+    }
+
     /// How many lines end before this byte of the data; `None` if the file is no longer there to count them.
     fn line_at(&mut self, at: usize) -> Result<Option<u64>> {
         let Some(identity) = &self.identity else { return Ok(None) };
@@ -343,7 +368,10 @@ impl<F: LineFormat> LineReader<F> {
             let is_last = self.chunk.is_last();
             let data = self.chunk.data();
             if !data.is_empty() {
-                let parsed = self.format.parse(data, is_last, rows_max.max(1))?;
+                let parsed = match self.format.parse(data, is_last, rows_max.max(1)) {
+                    Ok(parsed) => parsed,
+                    Err(error) => return Err(self.with_line(error)?),
+                };
                 assert!(parsed.bytes <= data.len(), "used {} of {} bytes", parsed.bytes, data.len());
                 if parsed.bytes > 0 {
                     let rejected = self.rejected(parsed.rejected)?;

@@ -4,9 +4,10 @@
 //! | --- | --- | --- |
 //! | read it to its end | as it was, or gone | nothing: it is no longer needed |
 //! | read it to its end | longer, what was read as it was | what was appended is read |
-//! | read it to its end | changed where it was read | bounded: refused; followed: read as a new file |
+//! | read it to its end | changed where it was read | bounded: refused; followed: truncated, read from its start |
 //! | not read it to its end | as it was, or longer | read on |
-//! | not read it to its end | changed where it was read, or gone | refused |
+//! | not read it to its end | changed where it was read | bounded: refused; followed: truncated, read from its start |
+//! | not read it to its end | gone | refused |
 //! | not begun it | gone | bounded: refused; followed: nothing |
 //! | not begun it | there, and named no more by a bounded input | it is not read |
 //! | read some of it, and not all | there, and named no more by a bounded input | refused |
@@ -192,6 +193,17 @@ impl FileSet {
         }
         if found.iter().all(Option::is_none) && !there.is_empty() {
             self.refuse_another(&left)?;
+        }
+        if taken.len() < there.len() {
+            // One that is new may be the copy of one that was truncated.
+            for (left, at) in left.iter().zip(&found).filter_map(|(left, found)| Some((left, (*found)?))) {
+                let (path, stamp) = &there[at];
+                let Some(position) = &left.position else { continue };
+                let has_changed = (position.stamp.size, position.stamp.changed) != (stamp.size, stamp.changed);
+                if has_changed && growth == Growth::Lines && !is_same(path, position, growth) {
+                    self.copies.find(path, position);
+                }
+            }
         }
         let mut states = Vec::with_capacity(there.len());
         let mut generations: HashMap<PathBuf, u32> = HashMap::new();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitId};
 
 use super::content::Compression;
+use super::copies::Copies;
 use super::input::size_at;
 use super::options::FileOptions;
 use super::path::PathSpec;
@@ -39,6 +40,8 @@ pub(crate) struct FileSet {
     text: String,
     /// How many followed files are held open.
     pub(crate) slots: Arc<Slots>,
+    /// The copies among followed files.
+    pub(crate) copies: Arc<Copies>,
 }
 
 /// One file, or a range of it.
@@ -173,7 +176,8 @@ impl FileSet {
             options.check_pipe(reader)?;
             let (files, links) = (vec![PathBuf::from(STANDARD_INPUT)], HashMap::new());
             let text = of_format + &options.text();
-            return Ok(FileSet { paths, files, links, is_followed, options: Arc::new(options.clone()), text, slots: Arc::default() });
+            let copies = Arc::new(Copies::new(paths.clone()));
+            return Ok(FileSet { paths, files, links, is_followed, options: Arc::new(options.clone()), text, slots: Arc::default(), copies });
         }
         if is_followed && paths.has_objects() {
             return Err(Error::plan(format!(
@@ -184,7 +188,8 @@ impl FileSet {
         let listing = paths.files(is_followed)?;
         let text = of_format + &options.text();
         let (options, slots) = (Arc::new(options.clone()), Arc::default());
-        Ok(FileSet { paths, files: listing.files, links: listing.links, is_followed, options, text, slots })
+        let copies = Arc::new(Copies::new(paths.clone()));
+        Ok(FileSet { paths, files: listing.files, links: listing.links, is_followed, options, text, slots, copies })
     }
 
     /// A source of these files as the options of the reader want it.
@@ -249,6 +254,7 @@ impl FileSet {
             return Ok(vec![FileSplit::whole(PathBuf::from(STANDARD_INPUT)).to_split()]);
         }
         if self.is_followed {
+            self.copies.clear();
             for (path, stamp) in self.followed()? {
                 found.push(FileSplit { path, key: Some(stamp.key), ..FileSplit::default() });
             }

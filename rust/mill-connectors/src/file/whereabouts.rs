@@ -1,6 +1,7 @@
 //! Where a followed file is now.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, DirEntry, Metadata};
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,11 @@ pub(super) fn find(path: &Path, key: FileKey) -> Option<(PathBuf, Stamp)> {
         let stamp = stamp_if(&entry.metadata().ok()?, key)?;
         Some((entry.path(), stamp))
     })
+}
+
+/// The names in the directory of this path.
+pub(super) fn names(path: &Path) -> impl Iterator<Item = OsString> {
+    entries(path.parent().unwrap_or(Path::new(""))).map(|entry| entry.file_name())
 }
 
 /// The numbers of the files in a directory.

@@ -12,7 +12,7 @@ use mill_frame::json::{Fault, Misfits, Names, Scanner, Source, Told, Value, Valu
 use mill_protocol::{Error, Result};
 
 use super::JsonLayout;
-use super::values::{Layout, cut, layout_of, no_whole};
+use super::values::{Layout, cut, layout_of, no_whole, no_whole_at};
 use crate::file::{BadRecord, Content, LineFormat, Parsed};
 
 /// Reads JSON records into the columns of a schema.
@@ -25,6 +25,8 @@ pub(crate) struct JsonFormat {
     /// Of a file that is not lines: its name, and whether a value was read.
     path: PathBuf,
     after_value: bool,
+    /// Where in the data the file stopped being JSON, and why.
+    fault: Option<(usize, String)>,
     schema: SchemaRef,
     is_inferred: bool,
     /// Whether a key that no column has is an error.
@@ -51,6 +53,7 @@ impl JsonFormat {
             layout: Layout::Lines,
             path: PathBuf::new(),
             after_value: false,
+            fault: None,
             schema,
             is_inferred,
             refuses_unknown: is_inferred,
@@ -78,6 +81,7 @@ impl JsonFormat {
             const SHOWN_BYTES: usize = 40;
             let near = String::from_utf8_lossy(&data[at.min(data.len())..data.len().min(at + SHOWN_BYTES)]).into_owned();
             let near = if near.is_empty() { "the end".to_owned() } else { format!("{near:?}") };
+            self.fault = Some((at, no_whole_at(&near, why)));
             no_whole(&self.path, &near, why)
         })?;
         self.after_value |= !found.values.is_empty();
@@ -271,6 +275,10 @@ impl LineFormat for JsonFormat {
         }
         self.layout = layout;
         Ok(Some(first))
+    }
+
+    fn fault(&self) -> Option<(usize, &str)> {
+        self.fault.as_ref().map(|(at, message)| (*at, message.as_str()))
     }
 
     fn parse(&mut self, data: &[u8], is_last: bool, rows_max: usize) -> Result<Parsed> {

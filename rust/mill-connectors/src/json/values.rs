@@ -52,7 +52,12 @@ pub(super) fn layout_of(content: Content, format: super::JsonLayout) -> Result<(
 
 /// A file that is not JSON from here on.
 pub(super) fn no_whole(path: &Path, near: &str, why: &str) -> Error {
-    Error::data(format!("{path:?} is no whole JSON, at {near}: {why}"))
+    Error::data(format!("{path:?} {}", no_whole_at(near, why)))
+}
+
+/// The same without the name of the file.
+pub(super) fn no_whole_at(near: &str, why: &str) -> String {
+    format!("is no whole JSON, at {near}: {why}")
 }
 
 /// The start of a file.

@@ -259,10 +259,10 @@ fn convert_unknown(value: Value, data: &[u8], to: &DataType, out: &mut Vec<u8>) 
     };
     let instead = if is_time(to) { "int" } else { "str" };
     Err(format!(
-        "{} for a {}: {why}, and the message has no schema that says which; set value.converter.schemas.enable=true (and \
+        "{} for {}: {why}, and the message has no schema that says which; set value.converter.schemas.enable=true (and \
          key.converter…) in the connector, or declare the column as {instead} and convert it",
         String::from_utf8_lossy(&source(value, data)[..source(value, data).len().min(100)]),
-        type_name(to)
+        mill_frame::words::with_article(type_name(to))
     ))
 }
 

@@ -87,7 +87,7 @@ impl Limits {
             let there = self.partitions.load(Ordering::Relaxed);
             if partition >= there {
                 let column = columns.named("the partition", columns.partition.as_deref());
-                return Ok(Some(format!("{column} is {partition}, and topic {:?} has {there} partitions, from 0", self.topic)));
+                return Ok(Some(format!("{column} is {partition}, and topic {:?} has {}, from 0", self.topic, mill_frame::words::counted(there, "partition"))));
             }
         }
         let header_bytes: usize = headers.iter().map(|(name, value)| 10 + name.len() + value.map_or(0, <[u8]>::len)).sum();

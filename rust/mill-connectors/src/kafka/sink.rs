@@ -188,7 +188,7 @@ impl Sink for KafkaSink {
             })
         };
         let wrong = |column: &str, what: &str, wanted: &str, found: &DataType| {
-            Error::schema(format!("write_kafka(): {what} is to be column {column:?}, a {}; it has to be {wanted}", type_name(found)))
+            Error::schema(format!("write_kafka(): {what} is to be column {column:?}, {}; it has to be {wanted}", mill_frame::words::with_article(type_name(found))))
         };
         check_written(schema)?;
         for column in columns.key.iter().flatten() {

@@ -86,7 +86,7 @@ fn read(source: &dyn Source, states: Vec<SplitState>, reads_max: usize) -> (Vec<
                         data
                     }
                     Read::End => break 'split,
-                    Read::Pending(_) | Read::Mark(_) => continue,
+                    Read::Pending(_) | Read::Mark(_) | Read::Truncated(_) => continue,
                 };
                 reads += 1;
                 let number = |name: &str| data.column_by_name(name).unwrap().as_primitive::<Int64Type>().values().to_vec();

@@ -107,8 +107,8 @@ impl Encoder {
             let found = schema.field(raw_value).data_type();
             if !is_text(found) && !is_bytes(found) {
                 return Err(Error::schema(format!(
-                    "write_kafka(format=\"raw\"): column \"value\" is a {}; it has to be text or bytes",
-                    type_name(found)
+                    "write_kafka(format=\"raw\"): column \"value\" is {}; it has to be text or bytes",
+                    mill_frame::words::with_article(type_name(found))
                 )));
             }
             let mut used = vec![raw_value];
@@ -300,7 +300,7 @@ impl Headers {
                 let names = fields.iter().map(|field| field.name().clone()).collect();
                 (names, None, column.as_struct().columns().iter().map(bytes).collect::<Result<_>>()?)
             }
-            other => return Err(Error::internal(format!("headers are made of a {}", type_name(other)))),
+            other => return Err(Error::internal(format!("headers are made of {}", mill_frame::words::with_article(type_name(other))))),
         };
         Ok(Headers { column: Arc::clone(column), names, keys, values })
     }

@@ -297,8 +297,10 @@ impl SplitReader for ParquetReader {
                 }
                 None if self.passed < run.end => {
                     return Err(Error::connector(format!(
-                        "{:?} ended after {} of {} rows: the file is damaged or was replaced while it was read",
-                        self.path, self.passed, self.rows
+                        "{:?} ended after {} of {}: the file is damaged or was replaced while it was read",
+                        self.path,
+                        self.passed,
+                        mill_frame::words::counted(self.rows, "row")
                     )));
                 }
                 None => {}

@@ -334,7 +334,7 @@ impl Changes<'_> {
                 Some(Value::Unchanged) => Err("the server does not send a long value that an update leaves as it is; ALTER TABLE … REPLICA \
                                                IDENTITY FULL makes it do so, or leave the column out with columns="
                     .to_owned()),
-                Some(Value::Text) => Err(format!("a {} comes as text", form.declared())),
+                Some(Value::Text) => Err(format!("{} comes as text", mill_frame::words::with_article(form.declared()))),
                 None => Err("it is not sent".to_owned()),
             };
             if let Err(why) = pushed {

@@ -380,9 +380,9 @@ pub(super) fn merge(shared: &Shared, layout: &Layout, key: &[usize], has_deletes
         let undeleted = count(layout.count_undeleted(key))?;
         if undeleted > 0 {
             return Err(Failure::Final(Error::schema(format!(
-                "{}: {undeleted} rows were deleted and are there nevertheless: a trigger or a rule of the table keeps them; nothing was \
-                 written",
-                shared.call()
+                "{}: {} nevertheless: a trigger or a rule of the table keeps what is deleted; nothing was written",
+                shared.call(),
+                if undeleted == 1 { "1 row was deleted and is there".to_owned() } else { format!("{undeleted} rows were deleted and are there") }
             ))));
         }
     }
@@ -394,9 +394,10 @@ pub(super) fn merge(shared: &Shared, layout: &Layout, key: &[usize], has_deletes
 
 fn dropped(shared: &Shared, written: u64, wanted: u64) -> Failure {
     Failure::Final(Error::schema(format!(
-        "{}: {wanted} rows were sent and {written} arrived: a trigger or a rule of the table leaves rows out, so they would be missing \
+        "{}: {} sent and {written} arrived: a trigger or a rule of the table leaves rows out, so they would be missing \
          without an error; nothing was written",
-        shared.call()
+        shared.call(),
+        if wanted == 1 { "1 row was".to_owned() } else { format!("{wanted} rows were") }
     )))
 }
 

@@ -266,7 +266,7 @@ fn text(bytes: &[u8]) -> Outcome<&str> {
 }
 
 fn too_many(digits: &str) -> String {
-    format!("the value has {} digits, more than the column", digits.trim_start_matches('-').len())
+    format!("the value has {}, more than the column", mill_frame::words::counted(digits.trim_start_matches('-').len(), "digit"))
 }
 
 fn uuid(bytes: [u8; 16]) -> String {

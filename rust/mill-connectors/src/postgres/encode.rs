@@ -201,7 +201,7 @@ impl Values {
                 let text = array.value(row);
                 check_text(text)?;
                 if limit.is_some_and(|limit| text.len() > limit && text.chars().count() > limit) {
-                    return Err(format!("has {} characters, and the column of the table {}", text.chars().count(), self.form.declared()));
+                    return Err(format!("has {}, and the column of the table {}", mill_frame::words::counted(text.chars().count(), "character"), self.form.declared()));
                 }
                 out.extend_from_slice(text.as_bytes());
             }
@@ -275,7 +275,7 @@ impl Values {
 }
 
 fn unfit(data_type: &DataType, form: &Form) -> Error {
-    Error::internal(format!("a {} is written as {}", super::form::shown(data_type), form.declared()))
+    Error::internal(format!("{} is written as {}", mill_frame::words::with_article(super::form::shown(data_type)), form.declared()))
 }
 
 fn push_whole(is_negative: bool, value: u64, out: &mut Vec<u8>) {

@@ -224,8 +224,8 @@ impl PostgresLookup {
         if on.len() != self.key.len() {
             let own: Vec<&str> = self.key.iter().map(|(name, _)| name.as_str()).collect();
             return Err(Error::plan(format!(
-                "enrich(): on= names {} columns, and the key of table {:?} has {}: {}",
-                on.len(),
+                "enrich(): on= names {}, and the key of table {:?} has {}: {}",
+                mill_frame::words::counted(on.len(), "column"),
                 self.table,
                 own.len(),
                 own.join(", ")

@@ -191,7 +191,7 @@ impl Sink for PostgresSink {
         let call = "write_postgres()";
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         if names.is_empty() || names.len() >= COLUMNS_MAX {
-            return Err(Error::schema(format!("{call}: the stream has {} columns, and a table 1 to {}", names.len(), COLUMNS_MAX - 1)));
+            return Err(Error::schema(format!("{call}: the stream has {}, and a table 1 to {}", mill_frame::words::counted(names.len(), "column"), COLUMNS_MAX - 1)));
         }
         check_written(schema)?;
         for field in schema.fields() {
@@ -204,9 +204,9 @@ impl Sink for PostgresSink {
             });
             if form.is_none() {
                 return Err(Error::schema(format!(
-                    "{call}: column {:?} is a {}, which PostgreSQL has no type for: unnest(), explode() or cast() it",
+                    "{call}: column {:?} is {}, which PostgreSQL has no type for: unnest(), explode() or cast() it",
                     field.name(),
-                    form::shown(field.data_type())
+                    mill_frame::words::with_article(form::shown(field.data_type()))
                 )));
             }
         }
@@ -219,8 +219,8 @@ impl Sink for PostgresSink {
             };
             if matches!(Form::for_column(field.data_type()), Some(Form::Json | Form::Jsonb)) {
                 return Err(Error::schema(format!(
-                    "{call}: key column {column:?} is a {}, which is written as jsonb, and that is no key; unnest() it",
-                    form::shown(field.data_type())
+                    "{call}: key column {column:?} is {}, which is written as jsonb, and that is no key; unnest() it",
+                    mill_frame::words::with_article(form::shown(field.data_type()))
                 )));
             }
         }

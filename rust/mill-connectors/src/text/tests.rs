@@ -399,6 +399,18 @@ fn a_rotation_by_renaming_reads_each_line_once() {
 }
 
 #[test]
+fn a_rotation_by_copy_and_truncate_reads_each_line_once() {
+    for (more, after) in [("", vec!["four"]), ("three\n", vec!["four", "three"])] {
+        let rotate = |directory: &Path| {
+            append(&directory.join("app.log"), more.as_bytes());
+            std::fs::copy(directory.join("app.log"), directory.join("app.log.1")).unwrap();
+            std::fs::write(directory.join("app.log"), "four\n").unwrap();
+        };
+        each_way(put("app.log", "one\ntwo\n"), rotate, &["one", "two"], &after);
+    }
+}
+
+#[test]
 fn a_rotation_that_takes_the_file_out_of_sight_is_no_failure() {
     let away = |directory: &Path| {
         std::fs::rename(directory.join("app.log"), directory.join(".app.log.1")).unwrap();
@@ -467,7 +479,7 @@ fn a_compressed_file_seen_while_a_member_is_written_is_waited_for() {
 }
 
 #[test]
-fn a_half_read_file_that_is_gone_or_written_anew_is_an_error() {
+fn a_half_read_file_that_is_gone_is_an_error_and_one_that_is_written_anew_is_reported() {
     for is_deleted in [true, false] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
@@ -483,11 +495,16 @@ fn a_half_read_file_that_is_gone_or_written_anew_is_an_error() {
             std::fs::write(&path, "other\nlines\nmore\n").unwrap();
         }
         let from = source(directory.path(), true);
-        let error = match from.resume(false, states) {
-            Err(error) => error,
-            Ok(states) => from.open(&states[0].split, states[0].position.as_deref()).unwrap().next(10).unwrap_err(),
-        };
-        assert!(error.message().contains("in the middle of"), "{error}");
+        match from.resume(false, states) {
+            Err(error) => assert!(is_deleted && error.message().contains("in the middle of"), "{error}"),
+            Ok(states) => {
+                let mut reader = from.open(&states[0].split, states[0].position.as_deref()).unwrap();
+                let Read::Truncated(truncation) = reader.next(10).unwrap() else { panic!() };
+                assert_eq!(truncation.bytes_lost, 4, "{}", truncation.note);
+                assert!(!is_deleted && truncation.note.contains("4 of 8 bytes had not been read"), "{}", truncation.note);
+                assert_eq!(drain(reader.as_mut(), 10), ["other", "lines", "more"]);
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use arrow::error::{ArrowError, Result};
 use super::scan::{Fault, Kind, Scanner, Value, text_of, unescape};
 use crate::text::{Cell, Misfit, can_read, read};
 use crate::types::type_name;
+use crate::words::counted;
 
 /// The name of a value that is in no column: none that a column has.
 const VALUE: &str = "\0";
@@ -254,7 +255,7 @@ impl<'a> Source<'a> {
         for (row, bounds) in offsets.windows(2).enumerate() {
             let found = &items[bounds[0] as usize..bounds[1] as usize];
             if is_valid[row] && found.len() != size as usize {
-                misfits.push((row, format!("{}: a list of {} items where {size} are expected", place(name), found.len())));
+                misfits.push((row, format!("{}: a list of {} where {size} {} expected", place(name), counted(found.len(), "item"), if size == 1 { "is" } else { "are" })));
                 is_valid[row] = false;
             }
             match is_valid[row] {

@@ -116,9 +116,9 @@ impl Maker {
                     Watermarked::AfterEach(column) => Err(Error::new(
                         ErrorKind::UserFunction,
                         format!(
-                            "{name} returned {} watermarks for {} records; return one for each record, or one for all of them",
-                            column.len(),
-                            times.len()
+                            "{name} returned {} for {}; return one for each record, or one for all of them",
+                            mill_frame::words::counted(column.len(), "watermark"),
+                            mill_frame::words::counted(times.len(), "record")
                         ),
                     )),
                 }

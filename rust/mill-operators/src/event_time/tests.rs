@@ -573,6 +573,6 @@ fn a_function_must_return_a_watermark_for_each_record() {
     let error = operator.on_batch(0, rows, &mut Outbox::default()).expect_err("one for two");
     assert_eq!(
         error.message(),
-        "Short returned 1 watermarks for 2 records; return one for each record, or one for all of them"
+        "Short returned 1 watermark for 2 records; return one for each record, or one for all of them"
     );
 }

@@ -26,7 +26,7 @@ fn json_decode(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let data_type = args[1].data_type.clone();
     let strict = constant_bool(name, "strict", args.get(2), true)?;
     if !is_readable(&data_type) {
-        return Err(Error::schema(format!("{name}(): a {} cannot be read from JSON", type_name(&data_type))));
+        return Err(Error::schema(format!("{name}(): {} cannot be read from JSON", mill_frame::words::with_article(type_name(&data_type)))));
     }
     let arg = as_string(name, first(args)?)?;
     let to = data_type.clone();

@@ -1,5 +1,7 @@
 //! What each stage keeps, and for how long, in words for `explain()`.
 
+use mill_frame::words::counted;
+
 use super::StageKind;
 use super::kind::WindowCompute;
 use crate::stream::{Emit, duration};
@@ -35,17 +37,17 @@ impl StageKind {
             }
             StageKind::KeptWindow { keys, spec, compute, .. } => format!("keeps {}", records_of_windows(keys, spec, compute)),
             StageKind::TopN { keys, rows, window: None, .. } => {
-                format!("keeps {rows} rows{} for as long as the job runs", a_key(keys))
+                format!("keeps {}{} for as long as the job runs", counted(rows, "row"), a_key(keys))
             }
             StageKind::TopN { keys, rows, window: Some(window), .. } => {
                 let and_window = if keys.is_empty() { " a window" } else { " a key and window" };
-                format!("keeps {rows} rows{and_window} until the watermark is {}", at_end("the window", window.allowed_lateness_us))
+                format!("keeps {}{and_window} until the watermark is {}", counted(rows, "row"), at_end("the window", window.allowed_lateness_us))
             }
             StageKind::Deduplicate { within_us: None, .. } => "keeps each key for as long as the job runs".to_owned(),
             StageKind::Deduplicate { within_us: Some(us), .. } => {
                 format!("keeps each key until the watermark is {:?} after its row", duration(*us))
             }
-            StageKind::Shift { keys, rows, .. } => format!("keeps {rows} rows{} for as long as the job runs", a_key(keys)),
+            StageKind::Shift { keys, rows, .. } => format!("keeps {}{} for as long as the job runs", counted(rows, "row"), a_key(keys)),
             StageKind::ToChangelog { .. } | StageKind::LatestRows { .. } => "keeps the latest row a key for as long as the job runs".to_owned(),
             StageKind::Process(stage) => stage.keeps(),
             StageKind::MapAsync(_) => "keeps the records in flight until they are answered".to_owned(),

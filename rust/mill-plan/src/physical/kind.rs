@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
+use mill_frame::words::counted;
 use mill_protocol::{Alignment, Sink};
 
 use super::explain::names;
@@ -499,11 +500,12 @@ impl StageKind {
                     by.iter().map(|by| format!("{}{}", by.expr, if by.is_descending { " desc" } else { "" })).collect();
                 let order = order.join(", ");
                 match window {
-                    None => format!("by {key}: first {rows} by {order}, emit={:?}; keeps {rows} rows a key", emit.to_string()),
+                    None => format!("by {key}: first {rows} by {order}, emit={:?}; keeps {} a key", emit.to_string(), counted(rows, "row")),
                     Some(spec) => format!(
-                        "by {key}, {}{}: first {rows} by {order}; keeps {rows} rows a key and open window",
+                        "by {key}, {}{}: first {rows} by {order}; keeps {} a key and open window",
                         spec.window,
-                        lateness(spec.allowed_lateness_us)
+                        lateness(spec.allowed_lateness_us),
+                        counted(rows, "row")
                     ),
                 }
             }
@@ -571,9 +573,9 @@ impl ProcessStage {
 impl AsyncStage {
     fn detail(&self) -> String {
         let AsyncCalls { capacity, batch_rows, is_ordered, .. } = self.calls;
-        let rows = batch_rows.map_or_else(String::new, |rows| format!(" of at most {rows} records"));
+        let rows = batch_rows.map_or_else(String::new, |rows| format!(" of at most {}", counted(rows, "record")));
         let order = if is_ordered { "results in the order of the records" } else { "results as they come" };
-        format!("{}, at most {capacity} calls{rows} in flight in each task, {order}", self.function.name())
+        format!("{}, at most {}{rows} in flight in each task, {order}", self.function.name(), counted(capacity, "call"))
     }
 }
 

@@ -117,7 +117,7 @@ fn take_apart<'py>(
         Shape::Positional => {
             let length = row.len().map_err(failed)?;
             if length != columns.len() {
-                return Err(format!("{} values for {} columns ({})", length, columns.len(), joined(names)));
+                return Err(format!("{} for {} ({})", mill_frame::words::counted(length, "value"), mill_frame::words::counted(columns.len(), "column"), joined(names)));
             }
             match row.cast::<PyTuple>() {
                 Ok(row) => {
