@@ -88,7 +88,7 @@ from millstream.process import (
     Timers,
     ValueState,
 )
-from millstream.report import Held, JobStatus, Metrics, Overdue, Paused, Report, StepMetrics
+from millstream.report import Held, JobStatus, Metrics, Overdue, Paused, QueueMetrics, Report, StepMetrics
 from millstream.state import CheckpointInfo, StateDiff, StepDiff, checkpoints, read_state, state_diff
 from millstream.stream import Stream, from_changelog
 from millstream.table import Table
@@ -159,6 +159,7 @@ __all__ = [
     "PlanError",
     "ProcessContext",
     "ProcessFunction",
+    "QueueMetrics",
     "ReducingState",
     "Report",
     "Restart",

@@ -35,6 +35,9 @@ def _lines(metrics: Metrics) -> Iterator[str]:
     yield from _of_steps("step_truncations_total", "Times that a followed file was truncated.", ((step, step.truncations) for step in steps))
     yield from _of_steps("step_lost_bytes_total", "Bytes truncated before they were read.", ((step, step.bytes_lost) for step in steps))
     yield from _of_steps("step_checkpoint_size_bytes", "Bytes of state in the last checkpoint.", ((step, step.checkpoint_bytes) for step in steps))
+    yield from _head("queue_fill_ratio", "How full the queues between two chains of steps are.")
+    for queue in metrics.queues:
+        yield f'millstream_queue_fill_ratio{{source="{_label(queue.source)}",target="{_label(queue.target)}"}} {queue.fill}'
     times = ((step, step.watermark.timestamp()) for step in steps if step.watermark is not None)
     yield from _of_steps("step_watermark_timestamp_seconds", "Event time of the step, in seconds from 1970.", times)
 
@@ -47,8 +50,11 @@ def _metric(name: str, meaning: str, value: float) -> Iterator[str]:
 def _of_steps(name: str, meaning: str, values: Iterable[tuple[StepMetrics, float]]) -> Iterator[str]:
     yield from _head(name, meaning)
     for step, value in values:
-        label = step.name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        yield f'millstream_{name}{{step="{label}"}} {value}'
+        yield f'millstream_{name}{{step="{_label(step.name)}"}} {value}'
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _head(name: str, meaning: str) -> Iterator[str]:

@@ -192,6 +192,46 @@ class StepMetrics:
 
 
 @dataclass(frozen=True)
+class QueueMetrics:
+    """How full the queues between two chains of steps are.
+
+    A queue that stays full shows backpressure: the steps after it cannot keep up, so those before it have to wait.
+
+    Attributes
+    ----------
+    source, target
+        The chains before and after it: the first and the last step of each.
+    frames
+        How many frames of records are in the fullest of the queues between their tasks.
+    capacity
+        How many frames a queue can hold.
+
+    Examples
+    --------
+    >>> from millstream import QueueMetrics
+    >>> QueueMetrics("read … parse", "totals", frames=6, capacity=8).fill
+    0.75
+    """
+
+    source: str
+    target: str
+    frames: int
+    capacity: int
+
+    @property
+    def fill(self) -> float:
+        """How full the fullest queue is, from 0 to 1.
+
+        Examples
+        --------
+        >>> from millstream import QueueMetrics
+        >>> QueueMetrics("read … parse", "totals", frames=8, capacity=8).fill
+        1.0
+        """
+        return self.frames / self.capacity
+
+
+@dataclass(frozen=True)
 class Metrics:
     """The figures of a job so far.
 
@@ -213,6 +253,8 @@ class Metrics:
         The checkpoint in progress, if it has taken more than ten intervals.
     steps
         The figures of each step, in the order of the plan.
+    queues
+        How full the queues between steps are, for each place at which records pass to other tasks.
 
     Examples
     --------
@@ -233,6 +275,7 @@ class Metrics:
     checkpoint_duration: timedelta = timedelta(0)
     checkpoint_overdue: Overdue | None = None
     steps: list[StepMetrics] = field(default_factory=list)
+    queues: list[QueueMetrics] = field(default_factory=list)
     truncations: int = 0
     bytes_lost: int = 0
 
@@ -422,6 +465,7 @@ def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
         "checkpoint_duration": timedelta(microseconds=figures["checkpoint_us"]),
         "checkpoint_overdue": None if figures["checkpoint_overdue"] is None else _overdue(*figures["checkpoint_overdue"]),
         "steps": steps,
+        "queues": [QueueMetrics(*queue) for queue in figures["queues"]],
     }
 
 

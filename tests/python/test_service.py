@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,24 @@ def test_the_process_is_described_by_opentelemetrys_names(monkeypatch: pytest.Mo
     monkeypatch.delenv("OTEL_SERVICE_NAME")
     monkeypatch.delenv("OTEL_RESOURCE_ATTRIBUTES")
     assert 'service_name="unknown_service:python' in process_figures()
+
+
+def test_a_queue_in_front_of_a_slow_step_is_full() -> None:
+    may_go_on = threading.Event()
+
+    def waits(row: Any) -> None:
+        may_go_on.wait(60)
+
+    made = mill.generate(n=mill.index()).key_by(k=col("n") % 10).agg(n=mill.count(), emit="1ms")
+    with mill.start(made.for_each(waits), parallelism=2, http=0) as job:
+        end = time.monotonic() + 60
+        while not any(queue.fill == 1 for queue in job.metrics().queues) and time.monotonic() < end:
+            time.sleep(0.01)
+        full = [queue for queue in job.metrics().queues if queue.fill == 1]
+        may_go_on.set()
+        assert full and full[0].frames == full[0].capacity
+        assert f'millstream_queue_fill_ratio{{source="{full[0].source}",target="{full[0].target}"}}' in job.metrics().to_prometheus()
+        job.cancel()
 
 
 def test_a_job_takes_over_the_address_of_one_that_is_over(tmp_path: Path) -> None:

@@ -55,8 +55,10 @@ def test_the_page_shows_a_running_job_and_its_end(page: Browser, tmp_path: Path)
         page.wait_for("/[0-9,]+ routed {2}[0-9,.]+\\/s {2}×2/.test(document.querySelector('#plan .fails .side').textContent)")
         page.wait_for("/^[0-9.]+ (s|min)$/.test(document.getElementById('lag').textContent)")
         page.wait_for("Number(document.getElementById('checkpoints').textContent) > 1")
-        rows = page.value("[...document.querySelectorAll('tbody tr')].map((row) => [...row.cells].map((cell) => cell.textContent))")
+        rows = page.value("[...document.querySelectorAll('#steps tbody tr')].map((row) => [...row.cells].map((cell) => cell.textContent))")
         assert [row[0] for row in rows] == [step.name for step in job.metrics().steps]
+        queues = page.value("[...document.querySelectorAll('#queues tbody tr')].map((row) => [...row.cells].slice(0, 2).map((cell) => cell.textContent))")
+        assert queues == [[queue.source, queue.target] for queue in job.metrics().queues] and queues
         assert page.value("document.querySelector('#speed path').getAttribute('d').startsWith('M0,')")
         # Readable: the text of the plan is as far from the ground as that of the page.
         text, drawn = page.value("[getComputedStyle(document.body).color, getComputedStyle(document.querySelector('#plan .step text')).fill]")

@@ -628,6 +628,8 @@ fn figures<'py>(py: Python<'py>, metrics: &millstream::Metrics) -> PyResult<Boun
         steps.append(one)?;
     }
     out.set_item("steps", steps)?;
+    let queues = metrics.edges.iter().map(|edge| (&edge.from, &edge.to, edge.fill, edge.capacity));
+    out.set_item("queues", queues.collect::<Vec<_>>())?;
     out.set_item("rows_in", metrics.progress.rows_read)?;
     out.set_item("rows_total", metrics.progress.rows_total)?;
     let checkpoints = &metrics.checkpoints;
