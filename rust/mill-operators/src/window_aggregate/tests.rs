@@ -298,13 +298,13 @@ fn windows_that_come_and_go_at_once_are_those_of_the_definition() {
     for (is_partial, keys) in [(false, 4), (true, 4), (false, 1), (true, 0)] {
         let mut seed = 11;
         let (mut inputs, mut totals) = (Vec::new(), BTreeMap::<(i64, i64), (usize, i128)>::new());
-        for frame in 0..8_i64 {
-            let records: Vec<(i64, i64, i64)> = (0..400)
+        for frame in 0..5_i64 {
+            let records: Vec<(i64, i64, i64)> = (0..100)
                 .map(|_| {
                     // No key at all is one key; some are far from the others, and then records are looked for.
                     let far = if frame == 3 && keys > 1 { 1 << 40 } else { 1 };
                     let key = (random(&mut seed) % keys.max(1)) as i64 * far;
-                    (key, LARGE[(random(&mut seed) % 10) as usize], frame * 200 - (random(&mut seed) % 300) as i64)
+                    (key, LARGE[(random(&mut seed) % 10) as usize], frame * 70 - (random(&mut seed) % 100) as i64)
                 })
                 .collect();
             for (key, value, time) in &records {
@@ -312,7 +312,7 @@ fn windows_that_come_and_go_at_once_are_those_of_the_definition() {
                 *total = (total.0 + 1, total.1 + i128::from(*value));
             }
             inputs.push(Input::Batch(records_of(&records)));
-            inputs.push(Input::Watermark(frame * 200 - 300));
+            inputs.push(Input::Watermark(frame * 70 - 100));
             if frame % 3 == 2 {
                 inputs.push(Input::Barrier);
             }
@@ -324,7 +324,7 @@ fn windows_that_come_and_go_at_once_are_those_of_the_definition() {
         let mut expected: Vec<String> = totals.iter().filter(|(_, (_, total))| fits(*total)).map(line).collect();
         expected.sort();
         let beyond = totals.len() - expected.len();
-        assert!(beyond > 20 && expected.len() > 20, "{beyond} of {} are beyond", totals.len());
+        assert!(beyond > 5 && expected.len() > 5, "{beyond} of {} are beyond", totals.len());
         let make = || make(DataType::Int64, &specs, Some((TEN, 0)), Emit::End, is_partial, &context());
         let transcript = check(make, &inputs, &Compare::Unordered);
         assert_eq!(transcript.rows, expected, "{is_partial}, {keys}");
