@@ -26,6 +26,19 @@ struct Version {
     position: u32,
 }
 
+/// The versions of a key.
+#[derive(Default)]
+struct List {
+    /// By time, and then in the order in which they came.
+    versions: Vec<Version>,
+    /// The version that was found last. Left rows mostly come in order of time, so the next one is this one or soon after it; it need
+    /// not be one at all.
+    found: usize,
+}
+
+/// How many versions are looked at after the one that was found last, before the others are searched.
+const STEPS_MAX: usize = 4;
+
 /// The right rows that may still be asked for.
 pub(super) struct Versions {
     left: Keys,
@@ -37,7 +50,7 @@ pub(super) struct Versions {
     table: StateTable,
     /// The word of a row that holds it.
     word: usize,
-    lists: Vec<Vec<Version>>,
+    lists: Vec<List>,
     store: RowStore,
     runs: Runs,
     /// How many rows there were when versions were last dropped.
@@ -102,7 +115,7 @@ impl Versions {
             }
         }
         for (list, in_order) in out_of_order.lists() {
-            put_in_order(&mut self.lists[list as usize], in_order, |version| version.time);
+            put_in_order(&mut self.lists[list as usize].versions, in_order, |version| version.time);
         }
         Ok(())
     }
@@ -114,12 +127,12 @@ impl Versions {
         rows.each::<1>(word, |index, place| {
             let row = select.at(index);
             if place[0] == 0 {
-                lists.push(Vec::new());
+                lists.push(List::default());
                 place[0] = lists.len() as u64;
             }
             let list = place[0] as u32 - 1;
             let version = Version { time: times[row], position: start + row as u32 };
-            out_of_order.add(list, &mut lists[list as usize], 0, version, |version| version.time);
+            out_of_order.add(list, &mut lists[list as usize].versions, 0, version, |version| version.time);
         });
     }
 
@@ -134,8 +147,9 @@ impl Versions {
         let mut positions = vec![NO_ROW; left.rows()];
         let whole = self.left.encode(left.data().columns(), left.rows())?;
         let keys = self.left.encoder().batch();
+        let (lists, tolerance_us) = (&mut self.lists, self.tolerance_us);
         let found = |row: usize, word: u64| {
-            positions[row] = newest(&self.lists[word as usize - 1], times[row], self.tolerance_us);
+            positions[row] = lists[word as usize - 1].newest(times[row], tolerance_us);
         };
         match &whole {
             None => self.table.find_word(keys, Span { start: 0, len: left.rows() }, self.word, found),
@@ -156,7 +170,7 @@ impl Versions {
     pub(super) fn drop_before(&mut self, watermark: i64, backend: &mut StateBackend, is_persistent: bool) -> Result<()> {
         let mut kept: Vec<Version> = Vec::new();
         let earliest = self.tolerance_us.map_or(i64::MIN, |tolerance| watermark.saturating_sub(tolerance));
-        for list in &self.lists {
+        for List { versions: list, .. } in &self.lists {
             let asked_from = list.partition_point(|version| version.time <= watermark).saturating_sub(1);
             kept.extend(list[asked_from..].iter().filter(|version| version.time >= earliest));
         }
@@ -199,16 +213,30 @@ impl Versions {
     }
 }
 
-/// The last version that is not after this time, unless it is too old.
-#[inline]
-fn newest(list: &[Version], time: i64, tolerance_us: Option<i64>) -> u32 {
-    let found = match list.last() {
-        Some(last) if last.time <= time => last,
-        _ => match list.partition_point(|version| version.time <= time) {
-            0 => return NO_ROW,
-            after => &list[after - 1],
-        },
-    };
-    let is_too_old = tolerance_us.is_some_and(|tolerance| time.saturating_sub(found.time) > tolerance);
-    if is_too_old { NO_ROW } else { found.position }
+impl List {
+    /// The position of the last version that is not after this time, unless it is too old.
+    #[inline]
+    fn newest(&mut self, time: i64, tolerance_us: Option<i64>) -> u32 {
+        let versions = &self.versions[..];
+        let is_before = |at: usize| versions.get(at).is_some_and(|version| version.time <= time);
+        let mut at = self.found;
+        if is_before(at) {
+            let last = at + STEPS_MAX;
+            while at < last && is_before(at + 1) {
+                at += 1;
+            }
+            if at == last && is_before(at + 1) {
+                at += versions[at + 1..].partition_point(|version| version.time <= time);
+            }
+        } else {
+            match versions.partition_point(|version| version.time <= time) {
+                0 => return NO_ROW,
+                after => at = after - 1,
+            }
+        }
+        self.found = at;
+        let found = &versions[at];
+        let is_too_old = tolerance_us.is_some_and(|tolerance| time.saturating_sub(found.time) > tolerance);
+        if is_too_old { NO_ROW } else { found.position }
+    }
 }
