@@ -21,7 +21,7 @@ use arrow::datatypes::Field;
 use mill_protocol::Result;
 use serde_json::{Map, Value, json};
 
-use crate::lower::Graph;
+use crate::lower::StepGraph;
 use crate::steps::{SinkNode, preview};
 use crate::stream::{Facts, Output, Stream};
 use crate::types::type_name;
@@ -71,7 +71,7 @@ impl LogicalPlan {
     /// # Errors
     /// When two steps have one name, or a step has two.
     pub fn new(sinks: &[SinkNode]) -> Result<LogicalPlan> {
-        let graph = Graph::new(sinks)?;
+        let graph = StepGraph::new(sinks)?;
         let mut steps: Vec<LogicalStep> = Vec::with_capacity(graph.steps.len());
         for vertex in &graph.steps {
             let inputs: Vec<&Output> = vertex.inputs.iter().map(|tap| &steps[tap.step].outputs[tap.output]).collect();

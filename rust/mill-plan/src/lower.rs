@@ -1,7 +1,7 @@
 //! Lowering: from a logical plan to chains and edges.
 //!
 //! ```text
-//!   sinks ──► Graph       each step once, with its name and identity (graph, identities)
+//!   sinks ──► StepGraph       each step once, with its name and identity (graph, identities)
 //!               │ check   guarantees of sources and sinks (guarantees)
 //!               │ rewrite filters go down, event time moves before exchanges (rewrite)
 //!               │ prune   only columns that someone needs are read and computed (columns)
@@ -28,7 +28,7 @@ mod waits;
 use mill_protocol::{Error, Result};
 
 pub(crate) use self::chains::Builder;
-pub(crate) use self::graph::{Graph, Vertex, call_name};
+pub(crate) use self::graph::{StepGraph, Vertex, call_name};
 pub(crate) use self::guarantees::effective;
 pub(crate) use self::join::JoinInputs;
 pub(crate) use self::keyed::{Aggregation, KeptWindows, WindowCall, Windowing, rename};
@@ -119,7 +119,7 @@ pub fn lower(sinks: &[SinkNode], options: &PlanOptions) -> Result<PhysicalPlan> 
     if options.parallelism == 0 || options.parallelism > highest {
         return Err(Error::plan(format!("parallelism is between 1 and {highest}, found {}", options.parallelism)));
     }
-    let mut graph = Graph::new(sinks)?;
+    let mut graph = StepGraph::new(sinks)?;
     guarantees::check(&graph, options)?;
     let outline = Outline::of(&graph);
     rewrite::event_time_before_exchange(&mut graph);

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::logical::Parameters;
-use crate::lower::{Graph, Vertex};
+use crate::lower::{StepGraph, Vertex};
 use crate::physical::fnv;
 use crate::types::type_name;
 
@@ -73,7 +73,7 @@ pub enum DifferenceKind {
 
 impl Outline {
     /// The outline of a plan before anything in it is rewritten.
-    pub(crate) fn of(graph: &Graph) -> Outline {
+    pub(crate) fn of(graph: &StepGraph) -> Outline {
         let column = |field: &Arc<Field>| match is_object(field) {
             true => (field.name().clone(), "object".to_owned()),
             false => (field.name().clone(), type_name(field.data_type())),

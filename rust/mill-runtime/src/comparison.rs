@@ -150,7 +150,7 @@ impl Comparison {
             "checkpoint {} in {} is of another plan:\n  {}\nor run the plan it was taken with, start over with \
              mill.Checkpoint(…, restart=True), or give another directory",
             checkpoint.id(),
-            checkpoint.place().display(),
+            checkpoint.location().display(),
             refusals.join("\n  ")
         )))
     }

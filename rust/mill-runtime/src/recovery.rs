@@ -253,7 +253,7 @@ impl Recovery {
         if let Some(newest) = published.first() {
             return Err(Error::checkpoint(format!(
                 "{} holds checkpoint {} of a job in another mode; mode none keeps no state: give another directory or mode",
-                store.place().display(),
+                store.location().display(),
                 newest.id
             )));
         }
@@ -294,7 +294,7 @@ impl Recovery {
         }
         Err(Error::checkpoint(format!(
             "{} belongs to a job in mode none, which kept no state to continue from; use another directory, or mode none",
-            store.place().display()
+            store.location().display()
         )))
     }
 }
@@ -308,7 +308,7 @@ pub fn check_mode(checkpoint: &Checkpoint, mode: Mode) -> Result<()> {
         return Err(Error::checkpoint(format!(
             "checkpoint {} in {} cannot be used in mode none, which keeps no state; give another directory or mode",
             checkpoint.id(),
-            checkpoint.place().display()
+            checkpoint.location().display()
         )));
     }
     Ok(())

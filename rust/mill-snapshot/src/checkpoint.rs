@@ -110,7 +110,7 @@ impl Checkpoint {
     }
 
     /// What users call that directory.
-    pub fn place(&self) -> &Path {
+    pub fn location(&self) -> &Path {
         &self.place
     }
 

@@ -234,7 +234,7 @@ impl Store {
     }
 
     /// What users call the directory: its path, or the URL of what it is a cache of.
-    pub fn place(&self) -> &Path {
+    pub fn location(&self) -> &Path {
         &self.inner.place
     }
 

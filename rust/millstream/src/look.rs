@@ -154,7 +154,7 @@ pub fn diff(sinks: &[SinkNode], options: &Options, id: Option<u64>) -> Result<Pl
     let is_finished = checkpoint.manifest().is_finished && !differ.is_none();
     Ok(PlanDiff {
         checkpoint: checkpoint.id(),
-        path: checkpoint.place().to_owned(),
+        path: checkpoint.location().to_owned(),
         steps: names.into_iter().map(|name| step_diff(name, &differ)).collect(),
         refusals: if is_finished { vec![finished(&checkpoint, &differ)] } else { differ.states.refusals() },
     })

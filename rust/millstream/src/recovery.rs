@@ -130,7 +130,7 @@ pub(crate) fn finished(checkpoint: &Checkpoint, differ: &Differences) -> String 
         "the job had finished with checkpoint {} in {}, and its plan has changed since: {}; start over with \
          mill.Checkpoint(…, restart=True), or give another directory",
         checkpoint.id(),
-        checkpoint.place().display(),
+        checkpoint.location().display(),
         lines.join("; ")
     )
 }

@@ -45,7 +45,7 @@ pub(crate) struct Copies {
 
 /// The copy of a file that was truncated.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(super) struct RotatedCopy {
     pub(super) path: PathBuf,
     pub(super) size: u64,
     pub(super) is_followed: bool,
@@ -90,9 +90,9 @@ impl Copies {
 
     /// Looks for the copy of a file that was truncated after it had been read up to this position. If the copy is followed, its
     /// reader starts from there.
-    pub(super) fn find(&self, path: &Path, position: &FilePosition) -> Option<Copy> {
+    pub(super) fn find(&self, path: &Path, position: &FilePosition) -> Option<RotatedCopy> {
         let name = path.file_name()?.to_str()?;
-        let mut found: Option<Copy> = None;
+        let mut found: Option<RotatedCopy> = None;
         for candidate in whereabouts::names(path) {
             let is_named_so = candidate.to_str().is_some_and(|candidate| originals(candidate).any(|original| original == name));
             let candidate = path.with_file_name(candidate);
@@ -114,7 +114,7 @@ impl Copies {
             }
             let is_whole = stamp.size >= position.offset;
             if is_whole && found.as_ref().is_none_or(|found| (is_followed, stamp.size) > (found.is_followed, found.size)) {
-                found = Some(Copy { path: candidate, size: stamp.size, is_followed });
+                found = Some(RotatedCopy { path: candidate, size: stamp.size, is_followed });
             }
         }
         found

@@ -23,7 +23,7 @@ use std::time::Duration;
 use mill_protocol::{Error, Position, Read, Result, SplitReader, Truncation};
 
 use super::content::Compression;
-use super::copies::{Copies, Copy, Start, Suspect};
+use super::copies::{Copies, RotatedCopy, Start, Suspect};
 use super::identity::FileIdentity;
 use super::input::try_open;
 use super::position::FilePosition;
@@ -193,7 +193,7 @@ impl<F: LineFormat> FollowedReader<F> {
         let copy = if self.is_compressed { None } else { self.copies.find(&self.path, position) };
         let path = &self.path;
         let (bytes_lost, what) = match &copy {
-            Some(Copy { path: copy, size, is_followed: true }) => match seen.saturating_sub(*size) {
+            Some(RotatedCopy { path: copy, size, is_followed: true }) => match seen.saturating_sub(*size) {
                 0 => (0, format!("what had not been read is read from its copy {copy:?}")),
                 lost => (lost, format!("{lost} bytes that had not been read are lost, and the rest is read from its copy {copy:?}")),
             },
@@ -203,7 +203,7 @@ impl<F: LineFormat> FollowedReader<F> {
             },
         };
         let mut note = format!("{path:?} was truncated, and is read from its start: {what}");
-        if let Some(Copy { path: copy, is_followed: false, .. }) = copy.as_ref().filter(|_| bytes_lost > 0) {
+        if let Some(RotatedCopy { path: copy, is_followed: false, .. }) = copy.as_ref().filter(|_| bytes_lost > 0) {
             note.push_str(&format!("; {copy:?} is a copy that has them, which the job does not read"));
         }
         self.truncation = Some(Truncation { bytes_lost, note });

@@ -12,7 +12,7 @@ use arrow::datatypes::SchemaRef;
 use mill_protocol::{Error, Result, Source};
 
 use super::PlanOptions;
-use super::graph::{Graph, Tap};
+use super::graph::{StepGraph, Tap};
 use crate::outline::Outline;
 use crate::physical::{Chain, Edge, EdgeKind, PhysicalPlan, SourceStage, Stage, StageKind, Target, error_schema};
 use crate::steps::Splits;
@@ -42,7 +42,7 @@ enum Outlet {
 
 /// Puts stages into chains.
 pub(crate) struct Builder<'a> {
-    pub(crate) graph: &'a Graph,
+    pub(crate) graph: &'a StepGraph,
     pub(crate) options: &'a PlanOptions,
     /// Sources whose records something downstream needs in their order.
     ordered: HashSet<usize>,
@@ -57,7 +57,7 @@ pub(crate) struct Builder<'a> {
 }
 
 /// Cuts a pruned plan into chains.
-pub(super) fn place(graph: &Graph, options: &PlanOptions, outline: Outline) -> Result<PhysicalPlan> {
+pub(super) fn place(graph: &StepGraph, options: &PlanOptions, outline: Outline) -> Result<PhysicalPlan> {
     let (ordered, fused) = (ordered_sources(graph)?, ahead_of_event_time(graph));
     let (chains, edges, places) = (Vec::new(), Vec::new(), HashMap::new());
     let in_turn = sources_in_turn(graph);
@@ -84,7 +84,7 @@ pub(super) fn place(graph: &Graph, options: &PlanOptions, outline: Outline) -> R
 }
 
 /// Sources whose records some later step needs in their order.
-fn ordered_sources(graph: &Graph) -> Result<HashSet<usize>> {
+fn ordered_sources(graph: &StepGraph) -> Result<HashSet<usize>> {
     let mut is_ordered = vec![false; graph.steps.len()];
     for at in (0..graph.steps.len()).rev() {
         let vertex = &graph.steps[at];
@@ -97,7 +97,7 @@ fn ordered_sources(graph: &Graph) -> Result<HashSet<usize>> {
 }
 
 /// Sources of which all records are needed in an order that is the same each time: one task reads them, split by split.
-fn sources_in_turn(graph: &Graph) -> HashSet<usize> {
+fn sources_in_turn(graph: &StepGraph) -> HashSet<usize> {
     // Who takes the records of each step: as which input, and whether these are the ones that failed.
     let mut takers: Vec<Vec<(usize, usize, bool)>> = vec![Vec::new(); graph.steps.len()];
     for (at, vertex) in graph.steps.iter().enumerate() {
@@ -120,7 +120,7 @@ fn sources_in_turn(graph: &Graph) -> HashSet<usize> {
 }
 
 /// Steps that need the splits of their source, and all steps before them: they stay in the chain of the source.
-fn ahead_of_event_time(graph: &Graph) -> HashSet<usize> {
+fn ahead_of_event_time(graph: &StepGraph) -> HashSet<usize> {
     let mut fused = HashSet::new();
     for at in (0..graph.steps.len()).rev() {
         if graph.steps[at].step.splits() == Splits::Needs || fused.contains(&at) {

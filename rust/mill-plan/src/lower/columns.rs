@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::Result;
 
-use super::graph::{Graph, Tap};
+use super::graph::{StepGraph, Tap};
 use super::rewrite::keep;
 use crate::steps::{Names, Need};
 use crate::stream::{Content, ERRORS};
 
 /// Drops columns that nobody needs, from the sinks to the sources, then recomputes the columns of each step.
-pub(super) fn prune(graph: &mut Graph) -> Result<()> {
+pub(super) fn prune(graph: &mut StepGraph) -> Result<()> {
     let needed = needed(graph)?;
     for (vertex, needed) in graph.steps.iter_mut().zip(&needed) {
         if let Some(pruned) = vertex.step.pruned(needed) {
@@ -28,11 +28,11 @@ pub(super) fn prune(graph: &mut Graph) -> Result<()> {
 }
 
 /// Cuts records to size where a step asks for it: before they move to other tasks, and where inputs are to be alike.
-fn cut_inputs(graph: &mut Graph, needed: &[Names]) -> Result<()> {
+fn cut_inputs(graph: &mut StepGraph, needed: &[Names]) -> Result<()> {
     // The columns that will be left of each step's result; inputs stand before those who take them.
     let mut left: Vec<SchemaRef> = Vec::with_capacity(needed.len());
     for (at, needed) in needed.iter().enumerate() {
-        let of = |graph: &Graph, tap: Tap| match graph.content(tap) {
+        let of = |graph: &StepGraph, tap: Tap| match graph.content(tap) {
             Content::Result => Arc::clone(&left[tap.step]),
             Content::Input(_) | Content::Side | Content::Errors => graph.schema_of(tap),
         };
@@ -69,7 +69,7 @@ fn narrowed(schema: &Schema, needed: &Names) -> SchemaRef {
 }
 
 /// What is needed of each step's result.
-fn needed(graph: &Graph) -> Result<Vec<Names>> {
+fn needed(graph: &StepGraph) -> Result<Vec<Names>> {
     let mut needed: Vec<Names> = vec![Names::new(); graph.steps.len()];
     for at in (0..graph.steps.len()).rev() {
         let vertex = &graph.steps[at];

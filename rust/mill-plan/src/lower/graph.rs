@@ -13,7 +13,7 @@ use crate::steps::{SinkNode, SinkStep, Step};
 use crate::stream::{Content, Facts, OutputSpec, Stream};
 
 /// The steps of a plan; inputs stand before those who take them once the graph is sorted.
-pub(crate) struct Graph {
+pub(crate) struct StepGraph {
     pub(crate) steps: Vec<Vertex>,
     /// The names of steps with state that nothing the plan knows tells apart, though they may differ.
     pub(crate) alike: Vec<Vec<String>>,
@@ -61,9 +61,9 @@ pub(crate) fn call_name(name: &str) -> String {
     name.split('(').next().unwrap_or(name).to_owned()
 }
 
-impl Graph {
+impl StepGraph {
     /// The steps that the sinks need.
-    pub(crate) fn new(sinks: &[SinkNode]) -> Result<Graph> {
+    pub(crate) fn new(sinks: &[SinkNode]) -> Result<StepGraph> {
         let mut collector = Collector::default();
         for sink in sinks {
             let input = collector.visit(&sink.input)?;
@@ -77,7 +77,7 @@ impl Graph {
                 }
             }
         }
-        let mut graph = Graph { steps: collector.steps, alike: Vec::new(), renamed: collector.renamed.into_iter().collect() };
+        let mut graph = StepGraph { steps: collector.steps, alike: Vec::new(), renamed: collector.renamed.into_iter().collect() };
         identities::give(&mut graph, &collector.names)?;
         let lineages = lineage::of_inputs(&graph);
         graph.steps.iter_mut().zip(lineages).for_each(|(step, lineage)| step.lineage = lineage);

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use mill_protocol::{Delivery, Error, Result, Sink, SinkKind};
 
-use super::graph::{Graph, Vertex};
+use super::graph::{StepGraph, Vertex};
 use super::{Mode, OnError, PlanOptions};
 use crate::stream::{Content, ERRORS};
 
 /// Refuses a plan that cannot keep its guarantee.
-pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
+pub(super) fn check(graph: &StepGraph, options: &PlanOptions) -> Result<()> {
     let reads: Vec<_> = graph.steps.iter().filter_map(|vertex| vertex.step.source()).collect();
     let promises = options.is_checkpointed && options.mode != Mode::None;
     if let Some(alike) = graph.alike.first()
@@ -98,7 +98,7 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
 }
 
 /// Refuses steps in which records are expected to fail that would reach no sink.
-fn check_routes(graph: &Graph) -> Result<()> {
+fn check_routes(graph: &StepGraph) -> Result<()> {
     let is_lost = |(at, vertex): &(usize, &Vertex)| {
         let has_errors = vertex.step.outputs().iter().any(|output| output.name == ERRORS);
         let inputs = || vertex.inputs.iter().map(|tap| graph.schema_of(*tap)).collect::<Vec<_>>();

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Steps are not known to be alike if a function, or a source or sink of the user's, is among what is compared: its name is
-//! all that the plan sees of it. A job with checkpoints then needs a name for the steps; see [`Graph::alike`].
+//! all that the plan sees of it. A job with checkpoints then needs a name for the steps; see [`StepGraph::alike`].
 //!
 //! So a change of the plan keeps state, or state is left over and the job is refused by the names of the steps; it never
 //! moves state to another step.
@@ -22,13 +22,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use mill_protocol::{Error, Result, SinkKind};
 
-use super::graph::{Graph, Tap};
+use super::graph::{StepGraph, Tap};
 use crate::physical::fnv;
 use crate::steps::Splits;
 use crate::stream::Content;
 
 /// Assigns each step its name and identity; `given` are the names of the user's.
-pub(super) fn give(graph: &mut Graph, given: &BTreeMap<usize, String>) -> Result<()> {
+pub(super) fn give(graph: &mut StepGraph, given: &BTreeMap<usize, String>) -> Result<()> {
     let mut taken: HashSet<String> = HashSet::new();
     for name in given.values() {
         if !taken.insert(name.clone()) {
@@ -51,7 +51,7 @@ pub(super) fn give(graph: &mut Graph, given: &BTreeMap<usize, String>) -> Result
 }
 
 struct Places<'a> {
-    graph: &'a mut Graph,
+    graph: &'a mut StepGraph,
     given: &'a BTreeMap<usize, String>,
     /// Made when they are first needed: those of a table in memory are over all that it holds.
     prints: Option<Prints>,
@@ -178,7 +178,7 @@ struct Prints {
 }
 
 impl Prints {
-    fn of(graph: &Graph, given: &BTreeMap<usize, String>) -> Prints {
+    fn of(graph: &StepGraph, given: &BTreeMap<usize, String>) -> Prints {
         let count = graph.steps.len();
         let own: Vec<String> = (0..count)
             .map(|i| {
@@ -231,7 +231,7 @@ fn grouped(steps: &[usize], print: impl Fn(usize) -> u64) -> BTreeMap<u64, Vec<u
 }
 
 /// Numbers identities that are the same after a rewrite.
-pub(super) fn number(graph: &mut Graph) {
+pub(super) fn number(graph: &mut StepGraph) {
     let mut taken = HashSet::new();
     for step in &mut graph.steps {
         step.uid = unique(&step.uid, "#", &mut taken);
@@ -239,7 +239,7 @@ pub(super) fn number(graph: &mut Graph) {
 }
 
 /// The identity of the copy of a step for each of the streams that it is moved to: the order of the streams leaves no trace.
-pub(super) fn of_copies(graph: &Graph, uid: &str, inputs: &[Tap]) -> Vec<String> {
+pub(super) fn of_copies(graph: &StepGraph, uid: &str, inputs: &[Tap]) -> Vec<String> {
     let paths: Vec<String> = inputs.iter().map(|&tap| graph.path_of(tap)).collect();
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for path in &paths {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 
-use super::graph::{Graph, Tap};
+use super::graph::{StepGraph, Tap};
 use crate::expr::Expr;
 use crate::steps::Inputs;
 use crate::stream::Content;
@@ -80,7 +80,7 @@ fn shortened(expr: Expr) -> Arc<Expr> {
 }
 
 /// What the columns that each step takes from its first input are made of. Inputs stand before those who take them.
-pub(super) fn of_inputs(graph: &Graph) -> Vec<Lineage> {
+pub(super) fn of_inputs(graph: &StepGraph) -> Vec<Lineage> {
     let mut results: Vec<Lineage> = Vec::with_capacity(graph.steps.len());
     let mut inputs: Vec<Vec<Lineage>> = Vec::with_capacity(graph.steps.len());
     for vertex in &graph.steps {

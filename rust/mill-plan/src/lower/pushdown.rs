@@ -15,7 +15,7 @@ use std::sync::Arc;
 use datafusion_common::ScalarValue;
 use mill_protocol::{Comparison, Condition, Result};
 
-use super::graph::{Graph, Tap};
+use super::graph::{StepGraph, Tap};
 use crate::compiled::bind::{Scope, bind, meet};
 use crate::expr::{BinaryOp, Expr, UnaryOp};
 use crate::steps::SourceStep;
@@ -26,7 +26,7 @@ const TOTAL_FUNCTIONS: [&str; 7] =
     ["is_null", "is_not_null", "is_between", "is_in", "str.contains", "str.starts_with", "str.ends_with"];
 
 /// Tells all sources.
-pub(super) fn into_sources(graph: &mut Graph) -> Result<()> {
+pub(super) fn into_sources(graph: &mut StepGraph) -> Result<()> {
     for at in 0..graph.steps.len() {
         let Some(source) = graph.steps[at].step.source() else { continue };
         let schema = source.schema();
@@ -51,7 +51,7 @@ pub(super) fn into_sources(graph: &mut Graph) -> Result<()> {
 }
 
 /// The step that takes this output, if it is only one, and takes it once.
-fn only_consumer(graph: &Graph, output: Tap) -> Option<usize> {
+fn only_consumer(graph: &StepGraph, output: Tap) -> Option<usize> {
     let mut consumers = graph.steps.iter().enumerate().flat_map(|(at, step)| {
         step.inputs.iter().filter(move |input| **input == output).map(move |_| at)
     });

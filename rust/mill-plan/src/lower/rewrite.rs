@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::graph::{Graph, Tap, Vertex};
+use super::graph::{StepGraph, Tap, Vertex};
 use super::identities;
 use super::lineage::Lineage;
 use crate::expr::Expr;
@@ -12,7 +12,7 @@ use crate::stream::ERRORS;
 /// Moves `event_time` before a union or rebalance right before it, so that each split has watermarks of its own.
 ///
 /// After an exchange the order of records depends on the schedule, and with it would lateness.
-pub(super) fn event_time_before_exchange(graph: &mut Graph) {
+pub(super) fn event_time_before_exchange(graph: &mut StepGraph) {
     let mut next = 0;
     while next < graph.steps.len() {
         let at = next;
@@ -64,7 +64,7 @@ pub(super) fn event_time_before_exchange(graph: &mut Graph) {
 }
 
 /// Moves filters towards the sources, past steps that only compute, repeat or move columns.
-pub(super) fn filters_down(graph: &mut Graph) {
+pub(super) fn filters_down(graph: &mut StepGraph) {
     loop {
         let consumers = graph.consumers();
         let swap = (0..graph.steps.len()).find_map(|at| Some((at, lowered(graph, at, &consumers)?)));
@@ -83,7 +83,7 @@ pub(super) fn filters_down(graph: &mut Graph) {
 }
 
 /// The predicate of the filter at this place as it would stand before the step it follows; `None` if it cannot.
-fn lowered(graph: &Graph, at: usize, consumers: &[usize]) -> Option<Expr> {
+fn lowered(graph: &StepGraph, at: usize, consumers: &[usize]) -> Option<Expr> {
     let filter = &graph.steps[at];
     let predicate = filter.step.predicate()?;
     let input = filter.inputs[0];
@@ -100,7 +100,7 @@ fn lowered(graph: &Graph, at: usize, consumers: &[usize]) -> Option<Expr> {
 }
 
 /// A step that keeps only these columns, in this order.
-pub(super) fn keep(graph: &mut Graph, tap: Tap, columns: &[String], name: &str, uid: String) -> Tap {
+pub(super) fn keep(graph: &mut StepGraph, tap: Tap, columns: &[String], name: &str, uid: String) -> Tap {
     let schema = graph.schema_of(tap);
     let fields: Vec<_> = columns.iter().filter_map(|column| schema.field_with_name(column).ok().cloned()).collect();
     let step = Vertex {

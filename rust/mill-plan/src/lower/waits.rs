@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::graph::Graph;
+use super::graph::StepGraph;
 
 /// Steps that are sources.
 type Sources = BTreeSet<usize>;
 
-impl Graph {
+impl StepGraph {
     /// Whether the sources of a step's first input can wait until those of its second one have ended.
     pub(crate) fn can_hold_first(&self, step: usize) -> bool {
         let mut waits = self.aligned();

@@ -276,7 +276,7 @@ fn a_savepoint_is_there_once_its_head_is() {
     let looked = Store::inspect_remote("looked", Arc::new(FaultDisk::new()), Arc::new(saved)).unwrap();
     let found = looked.restored(&mut Vec::new()).unwrap();
     assert_restores(&found, &job);
-    assert!(found.manifest().is_savepoint && found.place() == std::path::Path::new(PLACE));
+    assert!(found.manifest().is_savepoint && found.location() == std::path::Path::new(PLACE));
     assert!(mill_snapshot::verify_all(&looked).unwrap().is_whole());
 }
 

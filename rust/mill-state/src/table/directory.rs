@@ -41,7 +41,7 @@ impl Entry {
     }
 
     #[inline(always)]
-    pub(super) fn place(self) -> u32 {
+    pub(super) fn chunk_index(self) -> u32 {
         self.tag_and_place & PLACE_MASK
     }
 }
@@ -106,7 +106,7 @@ impl Directory {
 
     /// The place of the chunk that holds this prefix, or the beginning of it.
     pub(super) fn place_of(&self, group: u16, id: u32) -> u32 {
-        self.entries[self.first_entry(group, id)].place()
+        self.entries[self.first_entry(group, id)].chunk_index()
     }
 
     /// The first entry of a prefix.

@@ -21,7 +21,7 @@ impl StateTable {
             let place = self.push_chunk(chunk);
             self.refresh(place as usize);
         }
-        self.directory.at(hash).place()
+        self.directory.at(hash).chunk_index()
     }
 
     /// A chunk without rows, to be written to in this epoch.

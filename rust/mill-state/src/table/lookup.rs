@@ -84,7 +84,7 @@ impl StateTable {
         for (index, pointer) in self.pointers.iter().enumerate() {
             let entry = self.directory.at(keys.hashes[select.at(index)]);
             let slot = ((pointer.addr() - entry.base.addr()) / row_bytes) as u32;
-            let chunk = &mut self.chunks[entry.place() as usize];
+            let chunk = &mut self.chunks[entry.chunk_index() as usize];
             chunk.mark(slot);
             if cells > 0 {
                 self.cell_pointers.push(chunk.cells.wrapping_add(slot as usize * cells));
@@ -140,12 +140,12 @@ impl StateTable {
             let entry = self.directory.at(keys.hashes[record]);
             let probe = Probe { base: entry.base, mask: entry.mask, row_words, line: line_mask(row_words) };
             // SAFETY: `aim` has seen the chunk to be writable, so the entry tells where its rows are.
-            let found = unsafe { self.chunks[entry.place() as usize].find_from::<SHAPE>(probe, keys, record) };
+            let found = unsafe { self.chunks[entry.chunk_index() as usize].find_from::<SHAPE>(probe, keys, record) };
             let row = entry.base.wrapping_add(found.slot as usize * row_words);
             self.pointers[index] = row;
             if !found.is_match {
                 self.inserted.push(index as u32);
-                self.insert(entry.place() as usize, row, keys, record, SHAPE == SHAPE_VIEW);
+                self.insert(entry.chunk_index() as usize, row, keys, record, SHAPE == SHAPE_VIEW);
             }
         }
     }
@@ -156,7 +156,7 @@ impl StateTable {
         let row_words = self.layout.row_words;
         for index in 0..select.len() {
             let record = select.at(index);
-            let place = self.directory.at(keys.hashes[record]).place();
+            let place = self.directory.at(keys.hashes[record]).chunk_index();
             if self.moved.contains(&place) {
                 let chunk = &self.chunks[place as usize];
                 let found = chunk.find::<SHAPE>(row_words, keys, record);
@@ -175,7 +175,7 @@ impl StateTable {
     /// Makes the chunk of a key exist and writable.
     #[inline(never)]
     fn make_ready(&mut self, hash: u64) {
-        let mut place = self.directory.at(hash).place();
+        let mut place = self.directory.at(hash).chunk_index();
         if place == NO_CHUNK {
             place = self.create(hash);
         }
@@ -247,7 +247,7 @@ impl StateTable {
                 self.fetch(keys.hashes[record]);
             }
             for record in records {
-                let place = self.directory.at(keys.hashes[record]).place();
+                let place = self.directory.at(keys.hashes[record]).chunk_index();
                 if place == NO_CHUNK {
                     continue;
                 }
@@ -282,7 +282,7 @@ impl StateTable {
             let records = from..select.len().min(from + FETCHED_ROWS);
             records.clone().for_each(|index| self.fetch(keys.hashes[select.at(index)]));
             for record in records.map(|index| select.at(index)) {
-                let place = self.directory.at(keys.hashes[record]).place();
+                let place = self.directory.at(keys.hashes[record]).chunk_index();
                 if place == NO_CHUNK {
                     continue;
                 }
@@ -300,10 +300,10 @@ impl StateTable {
     #[inline(always)]
     fn fetch(&self, hash: u64) {
         let entry = self.directory.at(hash);
-        if entry.place() != NO_CHUNK {
+        if entry.chunk_index() != NO_CHUNK {
             let slot = (hash as u32 & entry.mask) as usize;
             prefetch(entry.base.wrapping_add(slot * self.layout.row_words));
-            prefetch(self.chunks.as_ptr().wrapping_add(entry.place() as usize));
+            prefetch(self.chunks.as_ptr().wrapping_add(entry.chunk_index() as usize));
         }
     }
 
@@ -386,7 +386,7 @@ impl<'t> Reach<'t> {
         let entry = self.entry(hash);
         // SAFETY: passed on from the caller.
         prefetch(unsafe { self.behind(entry, hash, row) });
-        prefetch(self.chunks.as_ptr().wrapping_add(entry.place() as usize));
+        prefetch(self.chunks.as_ptr().wrapping_add(entry.chunk_index() as usize));
     }
 
     /// Has fetched where the bytes of long keys lie if they are found, or will lie if they are new. That is three steps away from the
@@ -402,7 +402,7 @@ impl<'t> Reach<'t> {
             count += usize::from(view_length(keys.key(select.at(index))) > VIEW_INLINE);
         }
         let long = || long[..count].iter().map(|&index| index as usize);
-        let chunk = |index: usize| self.entry(hashes[index]).place() as usize;
+        let chunk = |index: usize| self.entry(hashes[index]).chunk_index() as usize;
         long().for_each(|index| prefetch(self.chunks.as_ptr().wrapping_add(chunk(index))));
         long().for_each(|index| prefetch(&raw const self.chunks[chunk(index)].data().arena));
         long().for_each(|index| {
@@ -417,7 +417,7 @@ impl<'t> Reach<'t> {
     /// The bytes of long keys of the chunk that has the keys with this hash.
     #[inline(never)]
     fn arena(self, hash: u64) -> &'t [u8] {
-        self.chunks[self.entry(hash).place() as usize].data().arena.bytes()
+        self.chunks[self.entry(hash).chunk_index() as usize].data().arena.bytes()
     }
 }
 

@@ -26,7 +26,7 @@ const ARENA_BYTES_MIN: usize = 256;
 impl StateTable {
     /// Removes the row of a key, if there is one.
     pub fn remove(&mut self, keys: &KeyBatch, record: usize) -> bool {
-        let place = self.directory.at(keys.hashes[record]).place();
+        let place = self.directory.at(keys.hashes[record]).chunk_index();
         if place == NO_CHUNK {
             return false;
         }

@@ -40,6 +40,6 @@ fn what_is_cleared_is_not_ready() {
     directory.enter(0, 1, 0, std::ptr::null_mut(), 15, true);
     assert!(directory.at(0).is_ready(directory.view().tag));
     directory.clear(2);
-    assert!((0..4u64).all(|prefix| directory.at(prefix << (TAG_FLAG_FIRST - 2)).place() == NO_CHUNK));
+    assert!((0..4u64).all(|prefix| directory.at(prefix << (TAG_FLAG_FIRST - 2)).chunk_index() == NO_CHUNK));
     assert!(!directory.at(0).is_ready(directory.view().tag));
 }
