@@ -1,4 +1,5 @@
-"""Jobs that still run when the interpreter ends: they are cancelled before, because their threads cannot outlive it."""
+"""Jobs that still run when the interpreter ends: they are cancelled before, because their threads cannot outlive it. One that was told to
+stop may stop first."""
 
 from __future__ import annotations
 
@@ -17,8 +18,10 @@ from millstream._engine import end_interpreter, engine_threads, interrupt_thread
 
 __all__ = ["Ending", "after_jobs", "check", "held", "hold", "say_busy", "say_dropped"]
 
+_STOP_SECONDS_MAX = 3.0
+"""How long jobs that were told to stop have for their last checkpoint."""
 _CALM_SECONDS_MAX = 0.6
-"""How long jobs have to end by themselves."""
+"""How long the others have to end by themselves."""
 _INTERRUPTED_SECONDS_MAX = 0.3
 """How long they have after the functions that they are in were interrupted."""
 _BUSY_SECONDS_MAX = 0.1
@@ -119,8 +122,11 @@ def _place(frame: FrameType | None) -> str:
 
 def _end() -> None:
     global is_ending
-    is_ending = True
     jobs: list[Endable] = list(_held)
+    # Functions of theirs may still be called, so this comes before anything is refused.
+    with contextlib.suppress(KeyboardInterrupt):
+        _wait_for([job for job in jobs if getattr(job, "_is_stopping", False)], _STOP_SECONDS_MAX)
+    is_ending = True
     # Ctrl-C means that nothing is waited for any more; what is said of it here would only be noise.
     try:
         for job in jobs:
@@ -141,12 +147,16 @@ def _end() -> None:
                 end()
 
 
+def _wait_for(jobs: list[Endable], seconds_max: float) -> bool:
+    until = time.monotonic() + seconds_max
+    have_ended = [job.ends(max(0.0, until - time.monotonic())) for job in jobs]
+    return all(have_ended)
+
+
 def _have_ended(jobs: list[Endable], seconds_max: float) -> bool:
     """Wait for jobs, and for whatever else the engine's threads do in the interpreter, such as to start a job."""
     until = time.monotonic() + seconds_max
-    have_ended = True
-    for job in jobs:
-        have_ended &= job.ends(max(0.0, until - time.monotonic()))
+    have_ended = _wait_for(jobs, seconds_max)
     until = min(until, time.monotonic() + _BUSY_SECONDS_MAX)
     while _busy() and time.monotonic() < until:
         time.sleep(_PAUSE_SECONDS)

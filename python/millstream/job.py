@@ -61,13 +61,14 @@ class Job:
     'stopped'
     """
 
-    __slots__ = ("__weakref__", "_directory", "_endpoint", "_raw", "_started")
+    __slots__ = ("__weakref__", "_directory", "_endpoint", "_is_stopping", "_raw", "_started")
 
     def __init__(self, raw: RawJob, directory: str | None = None, endpoint: Endpoint | None = None) -> None:
         self._raw = raw
         self._directory = None if directory is None else real_place(directory)
         self._endpoint = endpoint
         self._started = time.monotonic()
+        self._is_stopping = False
         if endpoint is not None:
             endpoint.show(self)
             weakref.finalize(self, endpoint.close)
@@ -232,6 +233,7 @@ class Job:
         >>> job.wait().status
         'stopped'
         """
+        self._is_stopping = True
         self._raw.stop()
 
     def cancel(self) -> None:
@@ -246,6 +248,7 @@ class Job:
         >>> job.wait().status
         'cancelled'
         """
+        self._is_stopping = False
         self._raw.cancel()
 
     def wait(self, timeout: Duration | None = None) -> Report:

@@ -314,6 +314,49 @@ def test_what_a_truncation_loses_is_reported_and_counted(tmp_path: Path, caplog:
     assert "bytes lost" in report._repr_html_()
 
 
+@pytest.mark.parametrize("kind", ["text", "csv", "json"])
+def test_a_line_that_was_cut_off_is_no_record(tmp_path: Path, kind: str) -> None:
+    """It has no line break yet when the file is truncated, so it is lost, and counted."""
+    log = tmp_path / f"app.{kind}"
+    lines = {"text": ["one", "tw", "three"], "csv": ["x\n1", "2", "x\n3"], "json": ['{"x": 1}', '{"x": 2', '{"x": 3}']}[kind]
+    log.write_text(f"{lines[0]}\n{lines[1]}")
+    read: dict[str, Any] = {
+        "text": lambda: mill.read_text(log, follow=True),
+        "csv": lambda: mill.read_csv(log, follow=True, schema={"x": int}),
+        "json": lambda: mill.read_json(log, follow=True, schema={"x": int}),
+    }
+    got: list[Any] = []
+    job = mill.start(read[kind]().for_each(lambda row: got.append(row[0])))
+    wait_for(lambda: len(got) == 1)
+    time.sleep(0.2)
+    os.truncate(log, 0)
+    wait_for(lambda: job.metrics().truncations == 1)
+    with log.open("a") as file:
+        file.write(f"{lines[2]}\n")
+    wait_for(lambda: len(got) == 2)
+    job.stop()
+    report = job.wait()
+    assert got == (["one", "three"] if kind == "text" else [1, 3])
+    assert (report.truncations, report.bytes_lost) == (1, len(lines[1]))
+
+
+def test_nothing_is_lost_of_a_log_that_had_been_read_and_is_larger_afterwards(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    log.write_text("first\n" * 100)
+    got: list[Any] = []
+    job = mill.start(mill.read_text(log, follow=True).for_each(lambda row: got.append(row.line)))
+    wait_for(lambda: len(got) == 100)
+    time.sleep(0.2)
+    # Truncated and written to at once: it is never seen shorter.
+    with log.open("r+") as file:
+        file.write("second\n" * 3000)
+    wait_for(lambda: len(got) == 3100)
+    job.stop()
+    report = job.wait()
+    assert got == ["first"] * 100 + ["second"] * 3000
+    assert (report.truncations, report.bytes_lost) == (1, 0), report.notes
+
+
 def test_what_was_not_read_before_a_truncation_is_read_from_the_copy(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     long_lines(log, 0, 30_000)

@@ -56,7 +56,7 @@ def test_a_job_nobody_holds_is_cancelled(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_a_job_that_is_told_to_stop_may_end_though_nobody_holds_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def leave() -> None:
-        job = mill.start(mill.generate(rate=1000, n=mill.index()).write_csv(tmp_path / "out"), checkpoint=tmp_path / "state")
+        job = mill.start(mill.generate(rate=1000, n=mill.index()).write_csv(tmp_path / "out"), checkpoint=tmp_path / "state", parallelism=1)
         while not job.metrics().rows_in:
             time.sleep(0.01)
         job.stop()
@@ -65,6 +65,23 @@ def test_a_job_that_is_told_to_stop_may_end_though_nobody_holds_it(tmp_path: Pat
     gc.collect()
     assert not caplog.text
     # Its last checkpoint and commit were not cut short.
+    rows = sorted(int(line) for path in (tmp_path / "out").glob("*.csv") for line in path.read_text().split()[1:])
+    assert rows == list(range(len(rows))) and rows
+    assert mill.checkpoints(tmp_path / "state")
+
+
+def test_a_script_may_end_with_stop(tmp_path: Path) -> None:
+    script = """
+    import time
+    import millstream as mill
+
+    job = mill.start(mill.generate(rate=1000, n=mill.index()).write_csv("out"), checkpoint="state", parallelism=1)
+    while not job.metrics().rows_in:
+        time.sleep(0.01)
+    job.stop()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, check=True, env=os.environ)
+    assert not done.stderr
     rows = sorted(int(line) for path in (tmp_path / "out").glob("*.csv") for line in path.read_text().split()[1:])
     assert rows == list(range(len(rows))) and rows
     assert mill.checkpoints(tmp_path / "state")

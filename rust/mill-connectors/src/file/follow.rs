@@ -53,8 +53,10 @@ pub(super) struct FollowedReader<F> {
     /// Whether it is known where to start: a new file may be a copy.
     is_begun: bool,
     suspect: Option<Suspect>,
-    /// The largest size that was seen since it was last read from its start.
+    /// The largest size that was seen since it was last read from its start, and the largest with which it was found to have the same
+    /// content as before.
     size_seen: u64,
+    size_known: u64,
     /// To be reported before anything else.
     truncation: Option<Truncation>,
     /// The file before it was last read. Later it may be another already without that having been read.
@@ -66,8 +68,6 @@ pub(super) struct FollowedReader<F> {
     /// How often it was looked for more in vain, since there was any.
     looks: u32,
     is_renamed: bool,
-    /// Whether it is to be read from its start once what is left has been given.
-    is_anew: bool,
 }
 
 enum State<F> {
@@ -91,13 +91,13 @@ impl<F: LineFormat> FollowedReader<F> {
             is_begun: position.is_some_and(|position| position.offset > 0 || position.is_at_end),
             suspect: None,
             size_seen: 0,
+            size_known: 0,
             truncation: None,
             stamp: Stamp::default(),
             head_at: 0,
             cut_at: None,
             looks: 0,
             is_renamed: false,
-            is_anew: false,
         }
     }
 
@@ -187,9 +187,9 @@ impl<F: LineFormat> FollowedReader<F> {
         self.size_seen = self.size_seen.max(stamp.size);
     }
 
-    /// Reports that the file was truncated after `read` of the `seen` bytes had been read, and looks for its copy. Returns whether the
-    /// reader of the copy reads the rest.
-    fn was_truncated(&mut self, position: &FilePosition, read: u64, seen: u64) -> bool {
+    /// Reports that the file was truncated after `read` of the `seen` bytes had been read, and looks for its copy, whose reader reads the
+    /// rest.
+    fn was_truncated(&mut self, position: &FilePosition, read: u64, seen: u64) {
         let copy = if self.is_compressed { None } else { self.copies.find(&self.path, position) };
         let path = &self.path;
         let (bytes_lost, what) = match &copy {
@@ -207,21 +207,17 @@ impl<F: LineFormat> FollowedReader<F> {
             note.push_str(&format!("; {copy:?} is a copy that has them, which the job does not read"));
         }
         self.truncation = Some(Truncation { bytes_lost, note });
-        copy.is_some_and(|copy| copy.is_followed)
     }
 
-    /// The open file was found truncated.
+    /// The open file was found truncated, and all of its records that were read as a whole have been returned. One that had begun is in the
+    /// copy as a whole, or lost: what there is of it is no record.
     fn begin_anew(&mut self) {
         let State::Open(reader) = &mut self.state else { return };
-        let (position, read) = (reader.position_in_copy(), reader.chunk().disk_end());
-        let is_continued = self.was_truncated(&position, read, self.size_seen.max(read));
-        if is_continued {
-            // A record that had begun is in the copy as a whole.
-            self.start_anew();
-        } else if let State::Open(reader) = &mut self.state {
-            self.is_anew = true;
-            reader.finish();
-        }
+        let (position, end) = (reader.position_in_copy(), reader.chunk().disk_end());
+        let read = if self.is_compressed { end } else { position.offset };
+        // The size that was seen last may be that of what was written since.
+        self.was_truncated(&position, read, self.size_known.max(end));
+        self.start_anew();
     }
 
     fn renamed(&mut self, path: PathBuf) {
@@ -308,10 +304,12 @@ impl<F: LineFormat> FollowedReader<F> {
                 self.head_at = stamp.changed;
                 if !reader.has_same_head() {
                     self.begin_anew();
+                    return Ok(());
                 }
             }
             Some(_) => {}
         }
+        self.size_known = self.size_seen;
         self.looks = self.looks.saturating_add(1);
         Ok(())
     }
@@ -332,9 +330,8 @@ impl<F: LineFormat> FollowedReader<F> {
         if let State::Open(reader) = std::mem::replace(&mut self.state, State::Over(None)) {
             self.state = State::Unopened(reader.into_format(), None);
         }
-        self.is_anew = false;
         self.looks = 0;
-        self.size_seen = 0;
+        (self.size_seen, self.size_known) = (0, 0);
     }
 
     fn pending(&mut self) -> Read {
@@ -373,13 +370,13 @@ impl<F: LineFormat> SplitReader for FollowedReader<F> {
             match reader.read(rows_max)? {
                 LineRead::Records(batch, rejected) => {
                     self.looks = 0;
+                    self.size_known = self.size_seen;
                     reader.note_head();
                     if self.slot.is_none() {
                         self.close();
                     }
                     return Ok(if rejected.is_empty() { Read::Batch(batch) } else { Read::Partial(batch, rejected) });
                 }
-                LineRead::End if self.is_anew => self.start_anew(),
                 LineRead::End => {
                     let position = reader.file_position(self.stamp);
                     self.state = State::Over(Some(position));
