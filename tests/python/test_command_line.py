@@ -88,12 +88,12 @@ def test_a_parameter_has_a_name_and_a_default_that_can_be_given() -> None:
         with pytest.raises(mill.PlanError, match="parameter"):
             wrong()
     _given.give(["d=2"])
-    with pytest.raises(mill.PlanError, match="the parameter is a bool, and '2' is none"):
+    with pytest.raises(mill.PlanError, match="--set d=2: expected a bool"):
         mill.parameter("d", True)
     _given.give(["d=2 parsecs"])
-    with pytest.raises(mill.PlanError, match="the parameter is a timedelta"):
+    with pytest.raises(mill.PlanError, match="--set d=2 parsecs: expected a timedelta"):
         mill.parameter("d", timedelta(1))
-    with pytest.raises(mill.PlanError, match="the parameter is a Decimal"):
+    with pytest.raises(mill.PlanError, match="--set d=2 parsecs: expected a Decimal"):
         mill.parameter("d", Decimal(1))
 
 
