@@ -193,7 +193,7 @@ def test_offsets_that_were_removed(cluster: Cluster, tmp_path: Path) -> None:
     assert seen == list(range(100))
     cluster.send(topic, numbers(100, 100))
     cluster.delete_records(topic, 0, 150)
-    with pytest.raises(mill.ConnectorError, match=rf"goes on at offset 100 of {topic}\[0\], which was removed, .* from offset 150 to 200"):
+    with pytest.raises(mill.ConnectorError, match=rf"continues at offset 100 of {topic}\[0\], which was removed, .* from offset 150 to 200"):
         job({})
     assert seen == list(range(100))
     count = 200
