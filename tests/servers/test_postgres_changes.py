@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def end(job: mill.Job) -> None:
+def stop_and_wait(job: mill.Job) -> None:
     """Stop a job, and wait until it has let go of its slot."""
     job.stop()
     job.wait()
@@ -84,7 +84,7 @@ def test_rows_and_then_their_changes(database: postgres.Server, schema: str, tmp
         database.execute(f"create table {schema}.other (n int); insert into {schema}.other values (1)")
         assert wait_for(lambda: len(seen()) == 7), seen()
     finally:
-        end(job)
+        stop_and_wait(job)
     assert sorted(seen()[:2], key=str) == [("insert", 1, "a"), ("insert", 2, None)]
     expected = [("insert", 3, "c"), ("update", 2, "b"), ("delete", 1, "a"), ("insert", 4, "a"), ("delete", 3, "c")]
     assert [seen()[2:].count(change) for change in expected] == [1] * 5
@@ -255,7 +255,7 @@ def run_until(database: postgres.Server, schema: str, folder: Path, stream: mill
     try:
         assert wait_for(lambda: condition() or job.status.state != "running"), job.status
     finally:
-        end(job)
+        stop_and_wait(job)
 
 
 def sqlite_rows(folder: Path, by: str = "1") -> list[tuple[Any, ...]]:
@@ -319,7 +319,7 @@ def test_a_table_that_is_changed_while_it_is_followed(
                 job.wait()
     finally:
         if kind is None:
-            end(job)
+            stop_and_wait(job)
 
 
 def test_a_table_that_is_made_anew_between_two_runs(database: postgres.Server, schema: str, tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_stream_in_two_jobs_confirms_what_its_own_has_read(database: postgres.
             other.cancel()
             other.wait()
     finally:
-        end(one)
+        stop_and_wait(one)
 
 
 def test_a_slot_that_is_being_made_is_waited_for(database: postgres.Server, schema: str) -> None:
@@ -394,9 +394,9 @@ def test_a_slot_that_is_in_use_is_waited_for(database: postgres.Server, schema: 
             database.execute(f"insert into {schema}.t values (2, 2)")
             assert wait_for(lambda: sqlite_rows(tmp_path / "b") == [(1, 1), (2, 2)] or second.status.state != "running"), second.status
         finally:
-            end(second)
+            stop_and_wait(second)
     finally:
-        end(first)
+        stop_and_wait(first)
     assert sqlite_rows(tmp_path / "a") == [(1, 1)]
 
 
@@ -547,7 +547,7 @@ def test_the_server_is_answered_while_nothing_happens(database: postgres.Server,
         database.execute(f"insert into {schema}.t values (2, 2)")
         assert wait_for(lambda: sqlite_rows(tmp_path) == [(1, 1), (2, 2)])
     finally:
-        end(job)
+        stop_and_wait(job)
 
 
 def test_only_what_a_checkpoint_has_is_confirmed(database: postgres.Server, schema: str, tmp_path: Path) -> None:
@@ -569,7 +569,7 @@ def test_only_what_a_checkpoint_has_is_confirmed(database: postgres.Server, sche
         assert wait_for(lambda: confirmed(database, schema) != before)
     finally:
         testing.disarm()
-        end(job)
+        stop_and_wait(job)
 
 
 def test_passwords_certificates_and_secrets(database: postgres.Server, schema: str) -> None:
