@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from millstream._prometheus import head, label
+
 __all__ = ["process_figures"]
 
 _SELF = Path("/proc/self")
@@ -31,7 +33,7 @@ def process_figures() -> str:
 
 
 def _lines() -> Iterator[str]:
-    labels = ",".join(f'{_name(name)}="{_escaped(value)}"' for name, value in sorted(_resource().items()))
+    labels = ",".join(f'{_name(name)}="{label(value)}"' for name, value in sorted(_resource().items()))
     yield from _figure("target_info", "gauge", "The resource that the figures are of.", f"{{{labels}}} 1")
     times = os.times()
     yield from _figure(
@@ -55,8 +57,7 @@ def _lines() -> Iterator[str]:
 
 
 def _figure(name: str, kind: str, meaning: str, *values: str) -> Iterator[str]:
-    yield f"# HELP {name} {meaning}"
-    yield f"# TYPE {name} {kind}"
+    yield from head(name, meaning, kind)
     for value in values:
         yield f"{name}{value}"
 
@@ -81,7 +82,3 @@ def _resource() -> dict[str, str]:
 def _name(attribute: str) -> str:
     name = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in attribute)
     return f"_{name}" if name[0].isdigit() else name
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

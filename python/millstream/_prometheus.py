@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from millstream.report import Metrics, StepMetrics
 
-__all__ = ["exposition"]
+__all__ = ["exposition", "head", "label"]
 
 
 def exposition(metrics: Metrics) -> str:
@@ -37,7 +37,7 @@ def _lines(metrics: Metrics) -> Iterator[str]:
     yield from _of_steps("step_checkpoint_size_bytes", "Bytes of state in the last checkpoint.", ((step, step.checkpoint_bytes) for step in steps))
     yield from _head("queue_fill_ratio", "How full the queues between two chains of steps are.")
     for queue in metrics.queues:
-        yield f'millstream_queue_fill_ratio{{source="{_label(queue.source)}",target="{_label(queue.target)}"}} {queue.fill}'
+        yield f'millstream_queue_fill_ratio{{source="{label(queue.source)}",target="{label(queue.target)}"}} {queue.fill}'
     times = ((step, step.watermark.timestamp()) for step in steps if step.watermark is not None)
     yield from _of_steps("step_watermark_timestamp_seconds", "Event time of the step, in seconds from 1970.", times)
 
@@ -50,13 +50,33 @@ def _metric(name: str, meaning: str, value: float) -> Iterator[str]:
 def _of_steps(name: str, meaning: str, values: Iterable[tuple[StepMetrics, float]]) -> Iterator[str]:
     yield from _head(name, meaning)
     for step, value in values:
-        yield f'millstream_{name}{{step="{_label(step.name)}"}} {value}'
+        yield f'millstream_{name}{{step="{label(step.name)}"}} {value}'
 
 
-def _label(text: str) -> str:
+def label(text: str) -> str:
+    """Return the value of a label as it is written.
+
+    Examples
+    --------
+    >>> from millstream._prometheus import label
+    >>> print(label('a "b"'))
+    a \\"b\\"
+    """
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _head(name: str, meaning: str) -> Iterator[str]:
-    yield f"# HELP millstream_{name} {meaning}"
-    yield f"# TYPE millstream_{name} {'counter' if name.endswith('_total') else 'gauge'}"
+    return head(f"millstream_{name}", meaning, "counter" if name.endswith("_total") else "gauge")
+
+
+def head(name: str, meaning: str, kind: str) -> Iterator[str]:
+    """Return the lines that come before the values of a figure.
+
+    Examples
+    --------
+    >>> from millstream._prometheus import head
+    >>> list(head("up", "Whether the job runs.", "gauge"))
+    ['# HELP up Whether the job runs.', '# TYPE up gauge']
+    """
+    yield f"# HELP {name} {meaning}"
+    yield f"# TYPE {name} {kind}"

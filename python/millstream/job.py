@@ -226,6 +226,8 @@ class Job:
     def stop(self) -> None:
         """Ask the job to end with a last checkpoint and a last commit; returns at once.
 
+        :meth:`wait` waits for that. A job that nothing refers to any more, or whose script ends, has three seconds for it.
+
         Examples
         --------
         >>> job = mill.start(mill.generate(rate=1000).for_each(lambda row: None))
@@ -511,7 +513,7 @@ def _begun(sinks: list[Any], options: dict[str, Any]) -> RawJob:
     except CheckpointError as error:
         if " is in use by " in str(error) and _replaced(options["checkpoint"]):
             error.args = (
-                f"{error}; or pass replace=True to mill.start(), which stops that job with a last checkpoint, and goes on from there",
+                f"{error}; or pass replace=True to mill.start(), which stops that job with a last checkpoint, and continues from there",
             )
         raise
 

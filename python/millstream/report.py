@@ -233,7 +233,7 @@ class QueueMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of a job so far.
+    """The figures of a job so far. After a failure with ``restart=``, those of steps count from the last start.
 
     Attributes
     ----------
