@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["Graph", "GraphEdge", "GraphNode", "PlanText", "graph_of"]
-
-_RUNG = re.compile(r"^(?:native|compiled|batch|record)(?:; |$)")
-"""How a step runs, such as ``native``, before what it keeps."""
-_STATE_NAME = re.compile(r'^state "(?:[^"\\]|\\.)*"(?:; |$)')
 
 
 @dataclass(frozen=True)
@@ -161,40 +156,7 @@ def graph_of(text: str, nodes: Iterable[Sequence[Any]], edges: Iterable[Sequence
     Examples
     --------
     >>> from millstream._graph import graph_of
-    >>> text = "exactly_once, no checkpoints\\n\\nchain 0 (1 task)\\n  collect        collect()  [none: complete when the job ends]"
-    >>> graph_of(text, [("collect", "sink", "collect()", 0, 1)], []).nodes[0].guarantee
+    >>> graph_of("", [("collect", "sink", "collect()", 0, 1, "", "none: complete when the job ends")], []).nodes[0].guarantee
     'none: complete when the job ends'
     """
-    notes = _Notes(text)
-    drawn = []
-    for name, kind, detail, chain, parallelism in nodes:
-        state, guarantee = notes.of(name, kind, detail, chain)
-        drawn.append(GraphNode(name, kind, detail, chain, parallelism, state, guarantee))
-    return Graph(drawn, [GraphEdge(*edge) for edge in edges], text)
-
-
-class _Notes:
-    """What the text says in brackets at the end of the line of a step."""
-
-    def __init__(self, text: str) -> None:
-        self._chains: dict[int, list[str]] = {}
-        lines: list[str] = []
-        for line in text.splitlines():
-            if (found := re.match(r"chain (\d+) \(", line)) is not None:
-                lines = self._chains.setdefault(int(found[1]), [])
-            else:
-                lines.append(line)
-
-    def of(self, name: str, kind: str, detail: str, chain: int) -> tuple[str, str]:
-        """Return what a step keeps, and what it guarantees if it is a sink."""
-        # A step that comes after another output of one has the name of that output before its own.
-        step = re.compile(rf" +(?:\S.*: )?{re.escape(name)} +{re.escape(detail)}(?:  \[(.*)\])?")
-        found = next((match for line in self._chains.get(chain, ()) if (match := step.fullmatch(line)) is not None), None)
-        notes = "" if found is None else found[1] or ""
-        if kind == "sink":
-            return "", notes
-        if kind == "source":
-            return "", ""
-        kept = _RUNG.sub("", notes, count=1)
-        named = _STATE_NAME.match(kept)
-        return (kept if named is None else kept[named.end() :] or kept), ""
+    return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], text)

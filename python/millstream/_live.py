@@ -40,6 +40,9 @@ class Endable(Protocol):
     def cancel(self) -> None:
         """Ask it to end; returns at once."""
 
+    def _is_stopping(self) -> bool:
+        """Return whether it was told to stop, and not to cancel since."""
+
     def ends(self, seconds_max: float) -> bool:
         """Wait until its threads are gone, unless it was let go; return whether there is nothing left to wait for."""
 
@@ -64,15 +67,15 @@ def held() -> list[Any]:
     return list(_held)
 
 
-def say_dropped(was_told: bool) -> None:
-    """Log that a job was cancelled because nothing referred to it any more, and whether it had been told to end."""
+def say_dropped(was_stopping: bool) -> None:
+    """Log that a job was cancelled because nothing referred to it any more, and whether it had been told to stop."""
     import logging
 
     # At the end of the interpreter all jobs are, and nobody has to be told.
     if not is_ending:
         logging.getLogger("millstream").warning(
-            "a job that was told to end and had not ended after 3 s has been cancelled, as nothing refers to it any more: call its wait()"
-            if was_told
+            "a job that was told to stop and had not ended after 3 s has been cancelled, as nothing refers to it any more: call its wait()"
+            if was_stopping
             else "a job that was running has been cancelled, as nothing refers to it any more: keep what mill.start() returns, and call its "
             "stop() and wait()"
         )
@@ -125,7 +128,7 @@ def _end() -> None:
     jobs: list[Endable] = list(_held)
     # Functions of theirs may still be called, so this comes before anything is refused.
     with contextlib.suppress(KeyboardInterrupt):
-        _wait_for([job for job in jobs if getattr(job, "_is_stopping", False)], _STOP_SECONDS_MAX)
+        _wait_for([job for job in jobs if job._is_stopping()], _STOP_SECONDS_MAX)
     is_ending = True
     # Ctrl-C means that nothing is waited for any more; what is said of it here would only be noise.
     try:

@@ -61,14 +61,13 @@ class Job:
     'stopped'
     """
 
-    __slots__ = ("__weakref__", "_directory", "_endpoint", "_is_stopping", "_raw", "_started")
+    __slots__ = ("__weakref__", "_directory", "_endpoint", "_raw", "_started")
 
     def __init__(self, raw: RawJob, directory: str | None = None, endpoint: Endpoint | None = None) -> None:
         self._raw = raw
         self._directory = None if directory is None else real_place(directory)
         self._endpoint = endpoint
         self._started = time.monotonic()
-        self._is_stopping = False
         if endpoint is not None:
             endpoint.show(self)
             weakref.finalize(self, endpoint.close)
@@ -79,6 +78,9 @@ class Job:
         def __getattr__(self, name: str) -> Any:
             """Raise an error that says where what is looked for is found."""
             raise no_attribute(self, name)
+
+    def _is_stopping(self) -> bool:
+        return self._raw.is_stopping()
 
     def _is_running(self) -> bool:
         return self._raw.is_held() and self._raw.status()[0] in RUNNING
@@ -235,7 +237,6 @@ class Job:
         >>> job.wait().status
         'stopped'
         """
-        self._is_stopping = True
         self._raw.stop()
 
     def cancel(self) -> None:
@@ -250,7 +251,6 @@ class Job:
         >>> job.wait().status
         'cancelled'
         """
-        self._is_stopping = False
         self._raw.cancel()
 
     def wait(self, timeout: Duration | None = None) -> Report:
@@ -739,6 +739,9 @@ class _Receiving:
     def ends(self, seconds_max: float) -> bool:
         """Wait for the end; return whether it has come."""
         return self.raw.ends(int(seconds_max * 1_000_000))
+
+    def _is_stopping(self) -> bool:
+        return False
 
     def let_go(self) -> None:
         """Do not wait for the job any more."""

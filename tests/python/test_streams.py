@@ -283,3 +283,14 @@ def test_first_and_last_pass_over_nulls_where_asked_and_texts_are_joined_in_even
         col("s").first(ignore_nulls="yes")  # type: ignore[arg-type]
     with pytest.raises(mill.SchemaError, match="list of strings"):
         mill.from_iter([1]).agg(j=col("value").str.join("-"))
+
+
+def test_the_length_of_a_name_is_counted_in_characters(tmp_path: Path) -> None:
+    def run(name: str) -> mill.Report:
+        totals = mill.from_iter([{"k": 1}]).key_by("k").agg(n=mill.count()).name(name)
+        return mill.run(totals.write_csv(tmp_path / "out"), checkpoint=tmp_path / "state")
+
+    run("日" * 200)
+    assert mill.read_state(tmp_path / "state", step="日" * 200).to_pylist() == [{"k": 1, "n": 1}]
+    with pytest.raises(mill.PlanError, match="1 to 200 printable characters"):
+        run("日" * 201)

@@ -176,7 +176,7 @@ impl Stream {
     /// # Errors
     /// When the name is empty or too long, or the step has another name already.
     pub fn name(&self, name: &str) -> Result<Stream> {
-        if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+        if name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
             return Err(Error::plan(format!("a step's name is 1 to 200 printable characters, found {name:?}")));
         }
         if let Some(other) = self.name.as_deref() {

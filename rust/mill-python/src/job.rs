@@ -160,17 +160,17 @@ pub fn interruptible<T: Send + 'static>(
     }
 }
 
-/// A running job. Dropped, it is cancelled; one that was told to end may end so first.
+/// A running job. Dropped, it is cancelled; one that was told to stop may stop first.
 #[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
 pub struct RawJob {
     job: Mutex<Option<Arc<Job>>>,
-    /// Whether it was told to stop or to cancel.
-    is_told: AtomicBool,
+    /// Whether it was told to stop, and not to cancel since.
+    is_stopping: AtomicBool,
 }
 
 impl RawJob {
     fn new(job: Job) -> RawJob {
-        RawJob { job: Mutex::new(Some(Arc::new(job))), is_told: AtomicBool::new(false) }
+        RawJob { job: Mutex::new(Some(Arc::new(job))), is_stopping: AtomicBool::new(false) }
     }
 
     fn job(&self) -> Arc<Job> {
@@ -191,7 +191,7 @@ impl Drop for RawJob {
                 end(py, &job);
             } else {
                 // Of an exception that drops the job its user hears anyway.
-                match end_dropped(py, &job, self.is_told.load(Ordering::Relaxed), raised.is_none()) {
+                match end_dropped(py, &job, self.is_stopping(), raised.is_none()) {
                     Ok(true) => {}
                     Ok(false) => let_go(py, &job),
                     Err(_) => {
@@ -279,19 +279,19 @@ fn wait_for(py: Python<'_>, job: &Job, timeout: Option<Duration>) -> PyResult<Op
     }
 }
 
-/// Ends a job that nothing refers to any more; returns whether it has ended. One that was told to end is not cut short at once: its
+/// Ends a job that nothing refers to any more; returns whether it has ended. One that was told to stop is not cut short at once: its
 /// last checkpoint and commit may be under way.
 ///
 /// # Errors
 /// Of a signal meanwhile.
-fn end_dropped(py: Python<'_>, job: &Job, is_told: bool, is_said: bool) -> PyResult<bool> {
-    if is_told && wait_watching(py, job, DROP_MAX)? {
+fn end_dropped(py: Python<'_>, job: &Job, is_stopping: bool, is_said: bool) -> PyResult<bool> {
+    if is_stopping && wait_watching(py, job, DROP_MAX)? {
         return Ok(true);
     }
     let has_run = matches!(job.status().state, JobState::Starting | JobState::Running | JobState::Restarting);
     py.detach(|| drop(job.cancel()));
     if has_run && is_said {
-        py.import("millstream._live")?.call_method1("say_dropped", (is_told,))?;
+        py.import("millstream._live")?.call_method1("say_dropped", (is_stopping,))?;
     }
     wait_watching(py, job, DROP_MAX)
 }
@@ -420,14 +420,19 @@ impl RawJob {
 
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let job = self.job();
-        self.is_told.store(true, Ordering::Relaxed);
+        self.is_stopping.store(true, Ordering::Relaxed);
         py.detach(|| job.stop()).into_python()
     }
 
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         let job = self.job();
-        self.is_told.store(true, Ordering::Relaxed);
+        self.is_stopping.store(false, Ordering::Relaxed);
         py.detach(|| job.cancel()).into_python()
+    }
+
+    /// Whether the job was told to stop, and not to cancel since.
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
     }
 
     /// Whether the job has neither been seen to end nor been let go.

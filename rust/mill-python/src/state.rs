@@ -31,8 +31,12 @@ fn plan_options(settings: &Bound<'_, PyDict>) -> PyResult<PlanOptions> {
     })
 }
 
-/// A step: name, kind, detail, chain, number of tasks.
-type Node = (String, String, String, usize, usize);
+/// A step: name, kind, detail, chain, number of tasks, what it keeps, what it guarantees.
+type Node = (String, String, String, usize, usize, String, String);
+
+fn node(node: mill_plan::GraphNode) -> Node {
+    (node.name, node.kind, node.detail, node.chain, node.parallelism, node.state, node.guarantee)
+}
 
 /// Returns the plan of a job as text, nodes and edges (from, to, label).
 #[pyfunction]
@@ -44,7 +48,7 @@ pub fn plan_of(
     let nodes: Vec<SinkNode> = sinks.iter().map(|sink| sink.node.clone()).collect();
     let plan = mill_plan::lower(&nodes, &plan_options(settings)?).into_python()?;
     let (text, graph) = (plan.explain(), plan.graph());
-    let nodes = graph.nodes.into_iter().map(|n| (n.name, n.kind, n.detail, n.chain, n.parallelism)).collect();
+    let nodes = graph.nodes.into_iter().map(node).collect();
     Ok((text, nodes, graph.edges.into_iter().map(|edge| (edge.from, edge.to, edge.label)).collect()))
 }
 
@@ -57,9 +61,9 @@ pub fn graph(
 ) -> PyResult<(Vec<Node>, Vec<(usize, usize, String)>)> {
     let plan = plan_options(settings)?;
     let (sink, _receiver) = CollectSink::new(None, 1);
-    let node = stream.stream.sink(Arc::new(sink)).into_python()?;
-    let graph = mill_plan::lower(&[node], &plan).into_python()?.graph();
-    let nodes = graph.nodes.into_iter().map(|n| (n.name, n.kind, n.detail, n.chain, n.parallelism)).collect();
+    let sink = stream.stream.sink(Arc::new(sink)).into_python()?;
+    let graph = mill_plan::lower(&[sink], &plan).into_python()?.graph();
+    let nodes = graph.nodes.into_iter().map(node).collect();
     Ok((nodes, graph.edges.into_iter().map(|edge| (edge.from, edge.to, edge.label)).collect()))
 }
 

@@ -211,13 +211,17 @@ impl<F: LineFormat> FollowedReader<F> {
 
     /// The open file was found truncated, and all of its records that were read as a whole have been returned. One that had begun is in the
     /// copy as a whole, or lost: what there is of it is no record.
-    fn begin_anew(&mut self) {
+    fn restart_truncated(&mut self) {
         let State::Open(reader) = &mut self.state else { return };
         let (position, end) = (reader.position_in_copy(), reader.chunk().disk_end());
         let read = if self.is_compressed { end } else { position.offset };
         // The size that was seen last may be that of what was written since.
         self.was_truncated(&position, read, self.size_known.max(end));
-        self.start_anew();
+        if let State::Open(reader) = std::mem::replace(&mut self.state, State::Over(None)) {
+            self.state = State::Unopened(reader.into_format(), None);
+        }
+        self.looks = 0;
+        (self.size_seen, self.size_known) = (0, 0);
     }
 
     fn renamed(&mut self, path: PathBuf) {
@@ -275,7 +279,7 @@ impl<F: LineFormat> FollowedReader<F> {
     fn wait(&mut self) -> Result<()> {
         let State::Open(reader) = &mut self.state else { return Ok(()) };
         if reader.chunk().is_changed() {
-            self.begin_anew();
+            self.restart_truncated();
             return Ok(());
         }
         let found = self.key.map_or(Whereabouts::Here(self.stamp), |key| whereabouts::look(&self.path, key));
@@ -303,7 +307,7 @@ impl<F: LineFormat> FollowedReader<F> {
             Some(stamp) if stamp.changed != self.head_at => {
                 self.head_at = stamp.changed;
                 if !reader.has_same_head() {
-                    self.begin_anew();
+                    self.restart_truncated();
                     return Ok(());
                 }
             }
@@ -324,14 +328,6 @@ impl<F: LineFormat> FollowedReader<F> {
             self.open()?;
         }
         Ok(())
-    }
-
-    fn start_anew(&mut self) {
-        if let State::Open(reader) = std::mem::replace(&mut self.state, State::Over(None)) {
-            self.state = State::Unopened(reader.into_format(), None);
-        }
-        self.looks = 0;
-        (self.size_seen, self.size_known) = (0, 0);
     }
 
     fn pending(&mut self) -> Read {

@@ -91,6 +91,25 @@ impl PhysicalPlan {
         }
     }
 
+    /// What a stage keeps, and for how long.
+    pub(super) fn kept(&self, chain: usize, stage: &Stage) -> Vec<String> {
+        let mut notes: Vec<String> = stage.kind.keeps().into_iter().collect();
+        if let StageKind::KeptWindow { spec, .. } | StageKind::TriggeredAggregate { spec, .. } = &stage.kind
+            && let KeptWindow::Count(_) = spec.window
+        {
+            notes.push(format!("what a window holds depends on timing, {}", self.timed_order(chain)));
+        }
+        notes
+    }
+
+    /// What a sink guarantees; nothing of other stages.
+    pub(super) fn guarantees(&self, stage: &Stage) -> Vec<String> {
+        let StageKind::Sink(sink) = &stage.kind else { return Vec::new() };
+        let mut notes = vec![effective(sink.as_ref(), &self.options).to_owned()];
+        notes.extend(stage.updating.as_ref().map(|keys| format!("latest row a key ({})", columns(stage, keys))));
+        notes
+    }
+
     fn write_stage(&self, out: &mut String, chain: usize, stage: &Stage, indent: &str, label: &str) -> fmt::Result {
         let mut notes: Vec<String> = Vec::new();
         if !matches!(stage.kind, StageKind::Sink(_) | StageKind::Pass) {
@@ -99,18 +118,8 @@ impl PhysicalPlan {
         if stage.kind.is_stateful() && !matches!(stage.kind, StageKind::Sink(_)) {
             notes.push(format!("state {:?}", stage.uid));
         }
-        notes.extend(stage.kind.keeps());
-        if let StageKind::KeptWindow { spec, .. } | StageKind::TriggeredAggregate { spec, .. } = &stage.kind
-            && let KeptWindow::Count(_) = spec.window
-        {
-            notes.push(format!("what a window holds depends on timing, {}", self.timed_order(chain)));
-        }
-        if let StageKind::Sink(sink) = &stage.kind {
-            notes.push(effective(sink.as_ref(), &self.options).to_owned());
-        }
-        if let Some(keys) = stage.updating.as_ref().filter(|_| matches!(stage.kind, StageKind::Sink(_))) {
-            notes.push(format!("latest row a key ({})", columns(stage, keys)));
-        }
+        notes.extend(self.kept(chain, stage));
+        notes.extend(self.guarantees(stage));
         let notes = if notes.is_empty() { String::new() } else { format!("  [{}]", notes.join("; ")) };
         let name = format!("{label}{}", stage.name);
         let line = format!("{indent}{name:<14} {}{notes}", stage.kind.detail(&stage.schema));

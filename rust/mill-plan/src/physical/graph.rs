@@ -1,7 +1,7 @@
 //! The plan as a picture: nodes and what joins them.
 
 use super::explain::{edge_detail, port_name, source_detail};
-use super::{PhysicalPlan, Target};
+use super::{PhysicalPlan, Stage, StageKind, Target};
 
 /// A plan as nodes and edges, for a picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub struct GraphNode {
     pub chain: usize,
     /// How many tasks run it.
     pub parallelism: usize,
+    /// What it keeps, and for how long; empty if it keeps nothing.
+    pub state: String,
+    /// What it guarantees; empty but for sinks.
+    pub guarantee: String,
 }
 
 /// What joins two steps in a picture.
@@ -57,6 +61,8 @@ impl PhysicalPlan {
                     detail: source_detail(source),
                     chain: i,
                     parallelism: chain.parallelism,
+                    state: String::new(),
+                    guarantee: String::new(),
                 });
             }
             stages.push(graph.nodes.len());
@@ -67,6 +73,8 @@ impl PhysicalPlan {
                 detail: stage.kind.detail(&stage.schema),
                 chain: i,
                 parallelism: chain.parallelism,
+                state: self.state(i, stage),
+                guarantee: self.guarantees(stage).join("; "),
             }));
         }
         for (i, chain) in self.chains.iter().enumerate() {
@@ -84,6 +92,15 @@ impl PhysicalPlan {
             }
         }
         graph
+    }
+
+    /// What a stage keeps, or where its state is if there is nothing to say about it.
+    fn state(&self, chain: usize, stage: &Stage) -> String {
+        match self.kept(chain, stage) {
+            kept if !kept.is_empty() => kept.join("; "),
+            _ if stage.kind.is_stateful() && !matches!(stage.kind, StageKind::Sink(_)) => format!("state {:?}", stage.uid),
+            _ => String::new(),
+        }
     }
 
     fn join(&self, graph: &mut Graph, stages: &[usize], chain: usize, from: usize, targets: &[Target], label: &str) {

@@ -36,7 +36,7 @@ impl Groups {
         if !grid.aim(&columns, rows, step).map_err(state_error)? {
             return Ok(false);
         }
-        (*keys, *from) = (columns.clone(), 0);
+        (*keys, *from) = (columns, 0);
         self.accumulators.iter_mut().try_for_each(|accumulator| accumulator.prepare(batch, &[]))?;
         // Counts of sums that wrap around belong to keys, which are encoded only if there are some.
         let mut wrapped = Vec::new();
@@ -52,7 +52,8 @@ impl Groups {
         let Some(carries) = &mut self.carries else { return Ok(true) };
         carries.prepare(batch);
         if !wrapped.is_empty() || carries.has_merged() {
-            let keys = self.encoder.encode(&columns, rows).map_err(state_error)?;
+            let columns = &*keys;
+            let keys = self.encoder.encode(columns, rows).map_err(state_error)?;
             if let Some((owners, room)) = &mut self.owners {
                 own(keys, &columns[..*owners], room)?;
             }
