@@ -13,9 +13,9 @@
 //! records that are not late on their own side, so they come before that watermark; and as a pair is found when the later of its
 //! records comes, it is found once. Which rows there are depends on no timing between the sides.
 //!
-//! Of an interval, each side has a buffer where the rows of a key are sorted by due, and a record at `t` finds the rows of the other
-//! side with dues in `[t, t + upper - lower]`. Of windows, both sides share panes: the end of the window is part of the key, a record of
-//! several windows is kept once for each, and rows are dropped by the window.
+//! Each side has its [records by key and time](chains). Of an interval, a record at `t` finds the rows of the other side with dues in
+//! `[t, t + upper - lower]`. A record of several windows is kept once for each, due at the last time of the window, and finds rows of the
+//! other side with the same due.
 //!
 //! ```text
 //!   left at t:   partners in [t + lower, t + upper]     due t + upper
@@ -24,14 +24,13 @@
 
 pub(crate) mod assemble;
 mod buffer;
+mod chains;
 pub(crate) mod dues;
 mod durable;
 pub(crate) mod heads;
 pub(crate) mod index;
 pub(crate) mod late;
-mod panes;
 mod session;
-mod unasked;
 
 pub(crate) use self::session::SessionJoin;
 
@@ -44,22 +43,20 @@ use mill_plan::{How, JoinKind, JoinPlan, Stage};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark,
 };
-use mill_state::{KeyBatch, KeyEncoder};
+use mill_state::{KeyBatch, KeyEncoder, KeyKind};
 
 use self::assemble::{Assembler, Bounds};
-use self::buffer::{Buffer, LOOKED_UP, Row};
+use self::chains::{Chains, Found, Keys, Noted, Records, Resume, Wanted};
 use self::durable::{Durable, KeptRow, NewRows};
-use self::heads::NONE;
 use self::late::{push_late, time_at, with_key};
-use self::panes::{Panes, Wanted};
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, JoinShape, JoinWindow, Shape, own};
 use crate::windows::{Aligned, Pane, within_reach};
 
 /// How many joined rows are emitted at a time.
 const EMIT_ROWS: usize = 16_384;
-/// How long a key mostly is: a number with its hash, and the end of a window.
-const KEY_BYTES: usize = 25;
+/// How many records are looked up at once: so many that what was read of them is still near.
+const LOOKED_UP: usize = 256;
 /// How many rows are decoded at a time.
 const DECODE_ROWS: usize = 8192;
 
@@ -69,45 +66,12 @@ pub(crate) struct BufferedJoin {
     assembler: Assembler,
     windows: Option<Aligned>,
     encoder: KeyEncoder,
-    kept: Kept,
+    /// The records of each side.
+    kept: [Chains; 2],
     durable: Option<Durable>,
     watermarks: [Watermark; 2],
     work: Option<Work>,
     described: Described,
-}
-
-/// Where records are kept.
-enum Kept {
-    /// Of an interval: those of each side.
-    Buffers([Buffer; 2]),
-    /// Of windows: those of both sides.
-    Panes(Panes),
-}
-
-impl Kept {
-    /// The columns of these rows of a side, in this order.
-    fn gather(&self, side: usize, numbers: &[u64]) -> Result<Vec<ArrayRef>> {
-        match self {
-            Kept::Buffers(buffers) => buffers[side].gather(numbers),
-            Kept::Panes(panes) => panes.gather(side, numbers),
-        }
-    }
-
-    /// What is known of these rows of a side.
-    fn known(&self, side: usize, numbers: &[u64]) -> Vec<Row> {
-        match self {
-            Kept::Buffers(buffers) => buffers[side].known(numbers),
-            Kept::Panes(panes) => panes.known(side, numbers),
-        }
-    }
-
-    /// Marks rows as having a partner; those that had none before are left in `numbers`.
-    fn mark(&mut self, side: usize, numbers: &mut Vec<u64>) {
-        match self {
-            Kept::Buffers(buffers) => buffers[side].mark(numbers),
-            Kept::Panes(panes) => panes.mark(side, numbers),
-        }
-    }
 }
 
 /// Records and their partners: the entries of the records, the numbers of the partners, and the times of the pairs if they have
@@ -127,47 +91,43 @@ enum Work {
     Drop(usize),
 }
 
-/// Records of a batch on the way to their partners.
+/// Records of a batch on the way to their partners: of each an entry, or one for each of its windows.
 struct Probe {
     side: usize,
     columns: Vec<ArrayRef>,
-    entries: Vec<Entry>,
-    /// The bytes of all keys.
-    keys: Vec<u8>,
-    /// Where the rows of the next entries are in a buffer, from this entry on.
-    slots: Vec<u32>,
-    slots_from: usize,
-    /// The pane and slot of each entry.
-    found: Vec<(u32, u32)>,
-    /// The entry to continue with, and how many of its partners have had their row, or which of a list is the next.
+    /// Of each entry: the row of its record, and when that was.
+    rows: Vec<u32>,
+    times: Vec<i64>,
+    records: Records,
+    /// The chains of the next entries, from this entry on.
+    found: Vec<Found>,
+    found_from: usize,
+    /// The entry to continue with, and where.
     next: usize,
-    skip: usize,
-    resume: u32,
+    resume: Resume,
     is_matched: Vec<bool>,
 }
 
-/// A record, in one of its windows if there are any.
-struct Entry {
-    row: u32,
-    time: i64,
-    due: i64,
-    /// The hash of the key, which decides about the task.
-    hash: u64,
-    /// The hash by which the buffers find it.
-    index_hash: u64,
-    /// Where the bytes of its key are.
-    key: (usize, usize),
+impl Probe {
+    fn entries(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Only these of its entries.
+    fn chosen(self, places: &[usize]) -> Probe {
+        Probe {
+            rows: places.iter().map(|&place| self.rows[place]).collect(),
+            times: places.iter().map(|&place| self.times[place]).collect(),
+            records: self.records.chosen(places),
+            is_matched: places.iter().map(|&place| self.is_matched[place]).collect(),
+            ..self
+        }
+    }
 }
 
-impl Probe {
-    fn key(&self, entry: &Entry) -> &[u8] {
-        &self.keys[entry.key.0..entry.key.1]
-    }
-
-    fn wanted(&self, place: usize) -> Wanted<'_> {
-        let entry = &self.entries[place];
-        Wanted { due: entry.due, hash: entry.index_hash, key: self.key(entry) }
-    }
+/// Whether words are whole keys.
+fn is_word(kind: &KeyKind) -> bool {
+    kind.words() == 1 && !kind.is_view()
 }
 
 impl BufferedJoin {
@@ -188,10 +148,12 @@ impl BufferedJoin {
         let shape = Shape::Join(shape);
         let described = Description { schema: Arc::clone(&stage.schema), keeps_pending: false, shape }.described();
         let windows = window.map(|window| Aligned::new(window, 0));
-        let kept = match &windows {
-            None => Kept::Buffers([Buffer::unasked(), Buffer::unasked()]),
-            Some(windows) => Kept::Panes(Panes::new(windows.slide(), [0, 1].map(|side| notes_partners(plan.how, side)))),
+        let grain = match (&windows, plan.kind) {
+            (Some(windows), _) => windows.slide(),
+            (None, JoinKind::Interval { lower_us, upper_us }) => upper_us.saturating_sub(lower_us),
+            (None, JoinKind::Window(_) | JoinKind::Session { .. }) => 0,
         };
+        let kept = [0, 1].map(|side| Chains::new(grain, notes_partners(plan.how, side)));
         Ok(BufferedJoin {
             plan: plan.clone(),
             assembler,
@@ -225,24 +187,22 @@ impl BufferedJoin {
         }
     }
 
-    /// The event time of a record and a partner of this side with this due.
+    /// The time of a record of this side with this due.
     #[inline]
-    fn pair_time(&self, entry: &Entry, side: usize, due: i64) -> i64 {
+    fn time_of(&self, side: usize, due: i64) -> i64 {
         match self.plan.kind {
             // Records whose due would be out of range are refused, so that the time is what it was.
-            JoinKind::Interval { upper_us, .. } if side == 0 => entry.time.max(due.saturating_sub(upper_us)),
-            JoinKind::Interval { lower_us, .. } => entry.time.max(due.saturating_add(lower_us)),
-            JoinKind::Window(_) | JoinKind::Session { .. } => entry.due,
+            JoinKind::Interval { upper_us, .. } if side == 0 => due.saturating_sub(upper_us),
+            JoinKind::Interval { lower_us, .. } => due.saturating_add(lower_us),
+            JoinKind::Window(_) | JoinKind::Session { .. } => due,
         }
     }
 
-    /// The dues of the partners of a record.
-    fn partners(&self, entry: &Entry) -> (i64, i64) {
+    /// How long after the first partner of a record the last one is due.
+    fn length(&self) -> i64 {
         match self.plan.kind {
-            JoinKind::Interval { lower_us, upper_us } => {
-                (entry.time, entry.time.saturating_add(upper_us.saturating_sub(lower_us)))
-            }
-            JoinKind::Window(_) | JoinKind::Session { .. } => (i64::MIN, i64::MAX),
+            JoinKind::Interval { lower_us, upper_us } => upper_us.saturating_sub(lower_us),
+            JoinKind::Window(_) | JoinKind::Session { .. } => 0,
         }
     }
 
@@ -255,30 +215,31 @@ impl BufferedJoin {
         let has_key = with_key(batch, keys);
         let watermark = self.watermarks[side];
         let (mut late, mut keyless) = (Vec::new(), Vec::new());
-        let mut keys = Vec::with_capacity(batch.rows() * KEY_BYTES);
-        let mut entries = Vec::with_capacity(batch.rows());
-        let (mut of_pane, mut ends): (Option<(Pane, Watermark)>, Vec<i64>) = (None, Vec::new());
-        for (row, &time) in times.iter().enumerate() {
-            let at = time_at(batch, row, time, watermark);
-            let is_null = has_key.as_ref().is_some_and(|has_key| has_key.is_null(row));
-            let mut add = |due: i64, window: Option<i64>, keys: &mut Vec<u8>| {
-                if is_null {
-                    keyless.push((row as u32, due));
-                    return;
+        let mut rows: Vec<u32> = Vec::with_capacity(batch.rows());
+        // Of each entry when it is dropped; of windows, that is when the window is over.
+        let mut dues: Vec<i64> = Vec::with_capacity(batch.rows());
+        let mut add = |row: usize, due: i64| match has_key.as_ref().is_some_and(|has_key| has_key.is_null(row)) {
+            true => keyless.push((row as u32, due)),
+            false => {
+                rows.push(row as u32);
+                dues.push(due);
+            }
+        };
+        match &self.windows {
+            None => {
+                for (row, &time) in times.iter().enumerate() {
+                    let at = time_at(batch, row, time, watermark);
+                    if time < at.0 || at == Watermark::MAX {
+                        late.push(row as u32);
+                    } else {
+                        add(row, self.due(side, time));
+                    }
                 }
-                let start = keys.len();
-                self.encoder.batch().write_key(self.encoder.kind(), row, keys);
-                let hash = self.encoder.batch().hashes()[row];
-                if let Some(end) = window {
-                    keys.extend_from_slice(&end.to_le_bytes());
-                }
-                let index_hash = index_hash(hash, window);
-                entries.push(Entry { row: row as u32, time, due, hash, index_hash, key: (start, keys.len()) });
-            };
-            match &self.windows {
-                None if time < at.0 || at == Watermark::MAX => late.push(row as u32),
-                None => add(self.due(side, time), None, &mut keys),
-                Some(windows) => {
+            }
+            Some(windows) => {
+                let (mut of_pane, mut ends): (Option<(Pane, Watermark)>, Vec<i64>) = (None, Vec::new());
+                for (row, &time) in times.iter().enumerate() {
+                    let at = time_at(batch, row, time, watermark);
                     // Most records have the windows of the one before them.
                     if !of_pane.as_ref().is_some_and(|(pane, known)| *known == at && (pane.start..pane.end).contains(&time)) {
                         let pane = windows.pane(time);
@@ -286,9 +247,7 @@ impl BufferedJoin {
                         ends.extend(windows.open_ids(&pane, at).map(|id| windows.end_of(id)));
                         of_pane = Some((pane, at));
                     }
-                    for &end in &ends {
-                        add(end.saturating_sub(1), Some(end), &mut keys);
-                    }
+                    ends.iter().for_each(|&end| add(row, end.saturating_sub(1)));
                     if ends.is_empty() {
                         late.push(row as u32);
                     }
@@ -298,25 +257,40 @@ impl BufferedJoin {
         push_late(1 + side, batch, self.plan.own[side], late, out)?;
         let columns = self.assembler.columns_of(side, batch.data().columns());
         if !keyless.is_empty() && self.plan.how.is_padded(side) {
-            let time = |&(row, due): &(u32, i64)| if self.windows.is_some() { due } else { times[row as usize] };
-            let of_rows: Vec<i64> = keyless.iter().map(time).collect();
+            let of_rows: Vec<i64> = keyless.iter().map(|&(_, due)| self.time_of(side, due)).collect();
             let rows = UInt32Array::from_iter_values(keyless.iter().map(|&(row, _)| row));
             self.push_single(side, &taken(&columns, &rows)?, of_rows, out)?;
         }
-        let is_matched = vec![false; entries.len()];
-        let (slots, found) = (Vec::new(), Vec::new());
-        Ok(Probe { side, columns, entries, keys, slots, slots_from: 0, found, next: 0, skip: 0, resume: NONE, is_matched })
+        let encoded = self.encoder.batch();
+        let (kind, is_word) = (self.encoder.kind(), is_word(self.encoder.kind()));
+        let mut records = Records { dues, ..Records::default() };
+        records.hashes = rows.iter().map(|&row| encoded.hashes()[row as usize]).collect();
+        records.words = match is_word {
+            true => rows.iter().map(|&row| encoded.words()[row as usize]).collect(),
+            false => records.hashes.clone(),
+        };
+        // A checkpoint has the bytes of all keys, with the end of the window.
+        if !is_word || self.durable.is_some() {
+            let keys = &mut records.keys;
+            for (&row, &due) in rows.iter().zip(&records.dues) {
+                encoded.write_key(kind, row as usize, &mut keys.bytes);
+                if self.windows.is_some() {
+                    keys.bytes.extend_from_slice(&due.saturating_add(1).to_le_bytes());
+                }
+                keys.end();
+            }
+        }
+        let times = rows.iter().map(|&row| times[row as usize]).collect();
+        let is_matched = vec![false; rows.len()];
+        let (found, resume) = (Vec::new(), Resume::default());
+        Ok(Probe { side, columns, rows, times, records, found, found_from: 0, next: 0, resume, is_matched })
     }
 
     /// Looks for partners of records; whether there are more.
     fn probe(&mut self, probe: &mut Probe, out: &mut Outbox) -> Result<bool> {
         let other = 1 - probe.side;
-        let pairs = match &self.kept {
-            Kept::Buffers(_) => self.close_pairs(probe),
-            Kept::Panes(_) => self.window_pairs(probe),
-        };
-        let has_more = probe.next < probe.entries.len();
-        let Pairs { entries, mut partners, times } = pairs;
+        let Pairs { entries, mut partners, times } = self.pairs(probe);
+        let has_more = probe.next < probe.entries();
         if partners.is_empty() {
             return Ok(has_more);
         }
@@ -324,106 +298,71 @@ impl BufferedJoin {
             self.push_pairs(probe, &entries, &partners, times, out)?;
         }
         if notes_partners(self.plan.how, other) {
-            self.kept.mark(other, &mut partners);
+            self.kept[other].mark(&mut partners);
             if let Some(durable) = &mut self.durable {
-                for row in self.kept.known(other, &partners) {
-                    durable.set_matched(other, row.due, row.hash, row.durable)?;
+                for (due, noted) in self.kept[other].known(&partners) {
+                    durable.set_matched(other, due, noted.hash, noted.durable)?;
                 }
             }
             if self.plan.how == How::Semi {
-                self.push_buffered(other, &partners, out)?;
+                self.push_kept(other, &partners, out)?;
             }
         }
         Ok(has_more)
     }
 
-    /// The next pairs of records with those in the buffer of the other side. Without pairs in the result, the left record with a partner
-    /// is what counts: of a right one, all that it is the first partner of.
-    fn close_pairs(&mut self, probe: &mut Probe) -> Pairs {
-        let Kept::Buffers(buffers) = &self.kept else { return Pairs::default() };
+    /// The next pairs of records with those of the other side. Without pairs in the result, the left record with a partner is what counts:
+    /// of a right one, all that it is the first partner of.
+    fn pairs(&mut self, probe: &mut Probe) -> Pairs {
         let other = 1 - probe.side;
         let has_pairs = self.plan.how.has_pairs();
-        let wants_all = has_pairs || other == 0;
+        // Left records that have been judged are asked for no more.
+        let takes_out = !has_pairs && other == 0;
+        let (length, is_word, is_interval) = (self.length(), is_word(self.encoder.kind()), self.windows.is_none());
         let mut pairs = Pairs::default();
-        while let Some(entry) = probe.entries.get(probe.next) {
-            if probe.next >= probe.slots_from + probe.slots.len() {
-                let mut slots = std::mem::take(&mut probe.slots);
-                let ahead = &probe.entries[probe.next..];
-                slots.resize(ahead.len().min(LOOKED_UP), 0);
-                buffers[other].find_all(&mut slots, |place| (ahead[place].index_hash, probe.key(&ahead[place])));
-                (probe.slots, probe.slots_from) = (slots, probe.next);
+        while probe.next < probe.entries() {
+            let place = probe.next;
+            if place >= probe.found_from + probe.found.len() {
+                // What is taken out changes the chains of others.
+                let end = if takes_out { place + 1 } else { probe.entries().min(place + LOOKED_UP) };
+                let from = if is_interval { &probe.times } else { &probe.records.dues };
+                probe.found.resize(end - place, Found::NOTHING);
+                self.kept[other].find_all(&mut probe.found, &probe.records.hashes[place..end], &from[place..end], length);
+                probe.found_from = place;
             }
-            let of_key = buffers[other].of_slot(probe.slots[probe.next - probe.slots_from]);
-            if !of_key.is_empty() {
-                let (from, to) = self.partners(entry);
-                let start = of_key.partition_point(|&(due, _)| due < from);
-                let found = of_key[start..].iter().skip(probe.skip).take_while(|&&(due, _)| due <= to);
-                if wants_all {
-                    let (before, room) = (pairs.partners.len(), EMIT_ROWS - pairs.partners.len());
-                    for &(due, number) in found.take(room) {
-                        pairs.partners.push(number);
-                        if has_pairs {
-                            pairs.times.push(self.pair_time(entry, other, due));
-                        }
+            let found = &probe.found[place - probe.found_from];
+            if !found.is_empty() {
+                let (time, due) = (probe.times[place], probe.records.dues[place]);
+                let from = if is_interval { time } else { due };
+                let key = if is_word { &[] } else { probe.records.keys.get(place) };
+                let wanted = Wanted { word: probe.records.words[place], key, from, to: from.saturating_add(length) };
+                let before = pairs.partners.len();
+                if takes_out {
+                    let has_more = self.kept[other].take_out(found, &wanted, EMIT_ROWS, &mut pairs.partners);
+                    probe.is_matched[place] |= pairs.partners.len() > before;
+                    if has_more {
+                        probe.found.clear();
+                        break;
                     }
-                    let count = pairs.partners.len() - before;
-                    pairs.entries.resize(pairs.partners.len(), probe.next as u32);
-                    probe.is_matched[probe.next] |= count > 0;
-                    if count == room {
-                        // Without pairs, those that were found are taken out below.
-                        probe.skip += if has_pairs { count } else { 0 };
+                } else if has_pairs {
+                    let room = EMIT_ROWS - before;
+                    let resume = self.kept[other].walk(found, &wanted, probe.resume, room, |number, other_due| {
+                        pairs.partners.push(number);
+                        let pair_time = if is_interval { time.max(self.time_of(other, other_due)) } else { due };
+                        pairs.times.push(pair_time);
+                    });
+                    pairs.entries.resize(pairs.partners.len(), place as u32);
+                    probe.is_matched[place] |= pairs.partners.len() > before;
+                    if let Some(resume) = resume {
+                        probe.resume = resume;
                         break;
                     }
                 } else {
-                    probe.is_matched[probe.next] = found.take(1).count() > 0;
+                    probe.is_matched[place] = self.kept[other].has_any(found, &wanted);
                 }
             }
             probe.next += 1;
-            probe.skip = 0;
-        }
-        if !has_pairs && let Kept::Buffers(buffers) = &mut self.kept {
-            // Left records that have been judged are asked for no more.
-            buffers[other].take_out(&pairs.partners);
-        }
-        pairs
-    }
-
-    /// The next pairs of records with those of the other side in the same windows, as [`close_pairs`](BufferedJoin::close_pairs).
-    fn window_pairs(&mut self, probe: &mut Probe) -> Pairs {
-        let Kept::Panes(panes) = &mut self.kept else { return Pairs::default() };
-        let other = 1 - probe.side;
-        let has_pairs = self.plan.how.has_pairs();
-        let wants_all = has_pairs || other == 0;
-        if probe.found.len() < probe.entries.len() {
-            let mut found = vec![(NONE, NONE); probe.entries.len()];
-            panes.find_all(&mut found, self.watermarks[other].0, |place| probe.wanted(place));
-            probe.found = found;
-        }
-        let mut pairs = Pairs::default();
-        while let Some(entry) = probe.entries.get(probe.next) {
-            let found = probe.found[probe.next];
-            if wants_all {
-                let before = pairs.partners.len();
-                let resume = panes.rows_of(other, found, probe.resume, EMIT_ROWS, &mut pairs.partners);
-                if pairs.partners.len() > before {
-                    pairs.entries.resize(pairs.partners.len(), probe.next as u32);
-                    probe.is_matched[probe.next] = true;
-                    if has_pairs {
-                        pairs.times.resize(pairs.partners.len(), entry.due);
-                    } else {
-                        // Left records that have been judged are asked for no more.
-                        panes.take_out(other, found, resume);
-                    }
-                }
-                if resume != NONE {
-                    probe.resume = if has_pairs { resume } else { NONE };
-                    break;
-                }
-            } else {
-                probe.is_matched[probe.next] = panes.first_of(other, found) != NONE;
-            }
-            probe.next += 1;
-            probe.resume = NONE;
+            probe.resume = Resume::default();
         }
         pairs
     }
@@ -435,62 +374,53 @@ impl BufferedJoin {
         let over = self.watermarks[1 - side].0;
         let (is_padded, is_judged) = (how.is_padded(side), !how.has_pairs() && side == 0);
         // No partner can come of records whose due is over; a left record that has been judged needs none.
-        let is_kept = |place: usize, entry: &Entry| entry.due >= over && !(is_judged && probe.is_matched[place]);
-        let single = |place: usize, entry: &Entry| match how {
+        let dues = &probe.records.dues;
+        let single = |&place: &usize| match how {
             How::Semi => is_judged && probe.is_matched[place],
-            _ => is_padded && !probe.is_matched[place] && entry.due < over,
+            _ => is_padded && !probe.is_matched[place] && dues[place] < over,
         };
-        let places = |chosen: &dyn Fn(usize, &Entry) -> bool| -> Vec<usize> {
-            (0..probe.entries.len()).filter(|&place| chosen(place, &probe.entries[place])).collect()
-        };
-        let kept = places(&is_kept);
-        let singles = if is_padded || how == How::Semi { places(&single) } else { Vec::new() };
+        let all = 0..probe.entries();
+        let singles: Vec<usize> = if is_padded || how == How::Semi { all.clone().filter(single).collect() } else { Vec::new() };
         if !singles.is_empty() {
-            let rows = UInt32Array::from_iter_values(singles.iter().map(|&place| probe.entries[place].row));
-            let times = singles.iter().map(|&place| self.result_time(&probe.entries[place])).collect();
+            let rows = UInt32Array::from_iter_values(singles.iter().map(|&place| probe.rows[place]));
+            let times = singles.iter().map(|&place| self.time_of(side, dues[place])).collect();
             self.push_single(side, &taken(&probe.columns, &rows)?, times, out)?;
         }
-        if kept.is_empty() {
-            return Ok(());
-        }
-        let is_whole = kept.iter().enumerate().all(|(place, &row)| place as u32 == probe.entries[row].row);
-        let columns = match is_whole && probe.columns.first().is_none_or(|column| column.len() == kept.len()) {
-            true => probe.columns.clone(),
+        let is_kept = |place: usize| dues[place] >= over && !(is_judged && probe.is_matched[place]);
+        let Probe { columns, rows, times, records, is_matched, .. } = match all.clone().all(is_kept) {
+            true => probe,
             false => {
-                let rows = kept.iter().map(|&place| probe.entries[place].row);
-                taken(&probe.columns, &UInt32Array::from_iter_values(rows))?
+                let kept: Vec<usize> = all.filter(|&place| is_kept(place)).collect();
+                probe.chosen(&kept)
             }
         };
-        let entry = |place: usize| &probe.entries[kept[place]];
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let is_whole = rows.iter().enumerate().all(|(place, &row)| place as u32 == row);
+        let columns = match is_whole && columns.first().is_none_or(|column| column.len() == rows.len()) {
+            true => columns,
+            false => taken(&columns, &UInt32Array::from(rows))?,
+        };
+        let Records { hashes, dues, keys, .. } = &records;
         let mut first = 0;
         if let Some(durable) = &mut self.durable {
-            let hashes: Vec<u64> = kept.iter().map(|&place| probe.entries[place].hash).collect();
-            let times: Vec<i64> = kept.iter().map(|&place| probe.entries[place].time).collect();
-            let dues: Vec<i64> = kept.iter().map(|&place| probe.entries[place].due).collect();
-            let is_matched: Vec<bool> = kept.iter().map(|&place| probe.is_matched[place]).collect();
-            let new =
-                NewRows { columns: &columns, hashes: &hashes, times: &times, dues: &dues, is_matched: &is_matched };
-            first = durable.insert(side, &new, |place| probe.key(entry(place)))?;
+            let new = NewRows { columns: &columns, hashes, times: &times, dues, is_matched: &is_matched };
+            first = durable.insert(side, &new, |place| keys.get(place))?;
         }
-        let rows = kept.iter().enumerate().map(|(number, &place)| {
-            let entry = &probe.entries[place];
-            Row::new(entry.time, entry.due, entry.hash, first + number as u64, probe.is_matched[place])
-        });
-        match &mut self.kept {
-            Kept::Buffers(buffers) => {
-                buffers[side].add(columns, rows.collect(), |place| (entry(place).index_hash, probe.key(entry(place))))
+        let noted: Vec<Noted> = match self.kept[side].is_noted() {
+            true => {
+                let rows = hashes.iter().zip(&is_matched).zip(first..);
+                rows.map(|((&hash, &is_matched), durable)| Noted { hash, durable, is_matched }).collect()
             }
-            Kept::Panes(panes) => {
-                let rows: Vec<Row> = if panes.notes(side) { rows.collect() } else { Vec::new() };
-                let found: Vec<(u32, u32)> = kept.iter().map(|&place| probe.found[place]).collect();
-                panes.add(side, &columns, &rows, &found)
-            }
-        }
+            false => Vec::new(),
+        };
+        self.kept[side].add(&columns, &self.kept_of(records), &noted)
     }
 
-    /// The event time of a row that a record makes alone.
-    fn result_time(&self, entry: &Entry) -> i64 {
-        if self.windows.is_some() { entry.due } else { entry.time }
+    /// What is kept of records: the bytes of keys only where the words do not say all.
+    fn kept_of(&self, records: Records) -> Records {
+        if is_word(self.encoder.kind()) { Records { keys: Keys::default(), ..records } } else { records }
     }
 
     /// Drops rows of a side that can have no more partners; whether there are more.
@@ -498,26 +428,20 @@ impl BufferedJoin {
         let before = self.watermarks[1 - side].0;
         let is_padded = self.plan.how.is_padded(side);
         let mut unmatched = Vec::new();
-        let has_more = match &mut self.kept {
-            Kept::Buffers(buffers) => buffers[side].drop_before(before, EMIT_ROWS, &mut unmatched),
-            Kept::Panes(panes) => is_padded && panes.drop_before(side, before, EMIT_ROWS, &mut unmatched),
-        };
-        if is_padded && !unmatched.is_empty() {
-            self.push_buffered(side, &unmatched, out)?;
+        let has_more = is_padded && self.kept[side].drop_before(before, EMIT_ROWS, &mut unmatched);
+        if !unmatched.is_empty() {
+            self.push_kept(side, &unmatched, out)?;
         }
-        match &mut self.kept {
-            Kept::Buffers(buffers) => buffers[side].sweep()?,
-            Kept::Panes(panes) if !has_more => panes.sweep(side, before),
-            Kept::Panes(_) => {}
+        if !has_more {
+            self.kept[side].sweep(before);
         }
         Ok(has_more)
     }
 
-    /// Emits a row for each pair of a record and a buffered one.
+    /// Emits a row for each pair of a record and a kept one.
     fn push_pairs(&self, probe: &Probe, places: &[u32], partners: &[u64], times: Vec<i64>, out: &mut Outbox) -> Result<()> {
-        let entry = |&place: &u32| &probe.entries[place as usize];
-        let rows = UInt32Array::from_iter_values(places.iter().map(|place| entry(place).row));
-        let (own, theirs) = (taken(&probe.columns, &rows)?, self.kept.gather(1 - probe.side, partners)?);
+        let rows = UInt32Array::from_iter_values(places.iter().map(|&place| probe.rows[place as usize]));
+        let (own, theirs) = (taken(&probe.columns, &rows)?, self.kept[1 - probe.side].gather(partners)?);
         let sides = match probe.side {
             0 => [Some(&own[..]), Some(&theirs[..])],
             _ => [Some(&theirs[..]), Some(&own[..])],
@@ -531,14 +455,13 @@ impl BufferedJoin {
         self.push(sides, times, out)
     }
 
-    /// Emits rows of buffered records of a side alone.
-    fn push_buffered(&self, side: usize, numbers: &[u64], out: &mut Outbox) -> Result<()> {
+    /// Emits rows of kept records of a side alone.
+    fn push_kept(&self, side: usize, numbers: &[u64], out: &mut Outbox) -> Result<()> {
         if numbers.is_empty() {
             return Ok(());
         }
-        let known = self.kept.known(side, numbers);
-        let time = |row: &Row| if self.windows.is_some() { row.due } else { row.time };
-        self.push_single(side, &self.kept.gather(side, numbers)?, known.iter().map(time).collect(), out)
+        let times = self.kept[side].known(numbers).map(|(due, _)| self.time_of(side, due)).collect();
+        self.push_single(side, &self.kept[side].gather(numbers)?, times, out)
     }
 
     fn push(&self, sides: [Option<&[ArrayRef]>; 2], times: Vec<i64>, out: &mut Outbox) -> Result<()> {
@@ -590,9 +513,6 @@ impl Operator for BufferedJoin {
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let batch = within_reach(batch, self.reach(), self.assembler.bound_type(), out)?;
         let probe = self.sort(input, &batch, out)?;
-        if let Kept::Buffers(buffers) = &mut self.kept {
-            buffers[1 - input].ask(probe.entries.iter().map(|entry| entry.index_hash));
-        }
         self.work = Some(Work::Probe(Box::new(probe)));
         self.go_on(out)
     }
@@ -640,36 +560,29 @@ impl Operator for BufferedJoin {
         // At an aligned barrier all instances have the same; without alignment nothing may be lost.
         self.watermarks = watermarks.unwrap_or([Watermark::MIN; 2]);
         durable.restore(&parts, &restored.blocks)?;
-        let is_windowed = self.windows.is_some();
+        let (is_windowed, kind) = (self.windows.is_some(), self.encoder.kind());
         for side in 0..2 {
             durable.for_each(side, DECODE_ROWS, |kept, data| {
-                let mut rows = Vec::with_capacity(kept.len());
-                let mut keys = Vec::with_capacity(kept.len());
-                for row in kept {
-                    let hash = KeyBatch::hash_of(row.key).unwrap_or_default();
-                    rows.push(Row::new(row.time, row.due, hash, row.number, row.is_matched));
-                    keys.push((index_hash(hash, is_windowed.then(|| row.due.saturating_add(1))), row.key));
+                let mut records = Records { dues: kept.iter().map(|row| row.due).collect(), ..Records::default() };
+                // The end of the window comes after the key.
+                let end = if is_windowed { size_of::<i64>() } else { 0 };
+                let keys = kept.iter().map(|row| &row.key[..row.key.len().saturating_sub(end)]);
+                let encoded = KeyBatch::of_written(kind, keys).map_err(state_error)?;
+                records.hashes = encoded.hashes().to_vec();
+                records.words = if is_word(kind) { encoded.words().to_vec() } else { records.hashes.clone() };
+                if !is_word(kind) {
+                    kept.iter().for_each(|row| records.keys.push(row.key));
                 }
+                let hashed = kept.iter().zip(&records.hashes);
+                let noted: Vec<Noted> = hashed
+                    .map(|(row, &hash)| Noted { hash, durable: row.number, is_matched: row.is_matched })
+                    .collect();
                 let columns = data.map(|data| data.columns().to_vec()).unwrap_or_default();
-                match &mut self.kept {
-                    Kept::Buffers(buffers) => buffers[side].add(columns, rows, |place| keys[place]),
-                    Kept::Panes(panes) => {
-                        let mut found = vec![(NONE, NONE); rows.len()];
-                        let wanted = |place: usize| Wanted { due: rows[place].due, hash: keys[place].0, key: keys[place].1 };
-                        panes.find_all(&mut found, i64::MIN, wanted);
-                        panes.add(side, &columns, &rows, &found)
-                    }
-                }
+                self.kept[side].add(&columns, &records, &noted)
             })?;
         }
         Ok(())
     }
-}
-
-/// The hash by which buffers find a key, with the end of its window if there are windows.
-#[inline]
-fn index_hash(hash: u64, end: Option<i64>) -> u64 {
-    end.map_or(hash, |end| (hash ^ end as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 /// The least watermarks of all instances, and the rest of what each of them wrote.

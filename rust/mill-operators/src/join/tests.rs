@@ -7,8 +7,7 @@ use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers};
 use mill_protocol::{Emission, Operator, Outbox, Progress, TaskContext, Watermark};
 
 use super::buffer::{Buffer, Row};
-use super::heads::NONE;
-use super::panes::{Panes, Wanted};
+use super::chains::{Chains, Found, Noted, Records, Resume, Wanted};
 use crate::accumulator::tests::{random, stage};
 use crate::fixture::context;
 
@@ -343,7 +342,7 @@ fn a_buffer_stays_small() {
         // One row of each batch stays for ever.
         let rows = values.iter().map(|&value| {
             let due = if value % 40 == 7 { i64::MAX - 1 } else { step + (random(&mut random_seed) % 20) as i64 };
-            Row::new(value, due, 0, 0, false)
+            Row::new(due, 0, value as u64)
         });
         let keys: Vec<[u8; 8]> = values.iter().map(|value| (value % 1000).to_le_bytes()).collect();
         buffer
@@ -351,18 +350,12 @@ fn a_buffer_stays_small() {
                 (u64::from(keys[row][0]), &keys[row][..])
             })
             .unwrap();
-        let mut gone = Vec::new();
-        assert!(!buffer.drop_before(step, usize::MAX, &mut gone));
+        let gone = buffer.take_due(step);
         if step % 100 == 0 {
-            let columns = buffer.gather(&gone).unwrap();
-            let known = buffer.known(&gone);
-            let values: Vec<String> = known.iter().map(|row| row.time.to_string()).collect();
-            let column = &columns[0];
-            let found: Vec<String> = (0..gone.len())
-                .map(|row| arrow::util::display::array_value_to_string(column, row).unwrap())
-                .collect();
-            assert_eq!(found, values);
+            let known: Vec<Option<i64>> = buffer.known(&gone).iter().map(|row| Some(row.durable as i64)).collect();
+            assert_eq!(&buffer.gather(&gone).unwrap()[0], &integers(&known));
         }
+        buffer.remove(&gone, step);
         buffer.sweep().unwrap();
         rows_max = rows_max.max(buffer.stored());
     }
@@ -371,110 +364,166 @@ fn a_buffer_stays_small() {
     assert_eq!(buffer.of_key(7, &7_i64.to_le_bytes()).len(), 120);
 }
 
-/// A buffer whose rows wait to be asked for finds what one does that puts all rows into its index at once.
-#[test]
-fn rows_that_wait_are_found() {
-    let (mut at_once, mut waits) = (Buffer::default(), Buffer::unasked());
-    let (mut seed, mut next, mut asked, mut found, mut waited) = (17, 0_i64, 0, 0, 0);
-    for step in 0..1500_i64 {
-        let rows = if random(&mut seed).is_multiple_of(40) { 900 } else { 1 + random(&mut seed) % 60 } as usize;
-        let keys: Vec<[u8; 8]> = (0..rows).map(|_| (random(&mut seed) % 500).to_le_bytes()).collect();
-        let dues: Vec<i64> = (0..rows).map(|_| step + (random(&mut seed) % 30) as i64).collect();
-        let values: Vec<Option<i64>> = (next..next + rows as i64).map(Some).collect();
-        next += rows as i64;
-        for buffer in [&mut at_once, &mut waits] {
-            let rows = dues.iter().map(|&due| Row::new(0, due, 0, 0, false)).collect();
-            buffer.add(vec![integers(&values)], rows, |row| (hash_of(&keys[row]), &keys[row][..])).unwrap();
-        }
-        // Mostly few keys are asked for, for some time none, and at times many, so that rows do not wait for a while.
-        let count = match (step / 100) % 4 {
-            0 => 0,
-            1 | 2 => 1 + random(&mut seed) % 3,
-            _ => random(&mut seed) % 400,
-        };
-        let wanted: Vec<[u8; 8]> = (0..count).map(|_| (random(&mut seed) % 600).to_le_bytes()).collect();
-        if count > 0 {
-            waits.ask(wanted.iter().map(hash_of));
-        }
-        let rows_of = |buffer: &Buffer, key: &[u8; 8]| buffer.of_key(hash_of(key), key).to_vec();
-        for key in &wanted {
-            let rows = rows_of(&waits, key);
-            assert_eq!(rows, rows_of(&at_once, key), "step {step}");
-            found += rows.len();
-            asked += 1;
-        }
-        waited += waits.waiting();
-        let mut gone = [Vec::new(), Vec::new()];
-        for (buffer, gone) in [&mut at_once, &mut waits].into_iter().zip(&mut gone) {
-            assert!(!buffer.drop_before(step, usize::MAX, gone));
-            buffer.sweep().unwrap();
-        }
-        assert_eq!(gone[0], gone[1]);
-        assert_eq!((at_once.len(), at_once.stored()), (waits.len(), waits.stored()));
+/// A row as a list keeps it.
+#[derive(Debug)]
+struct Listed {
+    key: u64,
+    value: i64,
+    due: i64,
+    is_matched: bool,
+    is_out: bool,
+}
+
+/// Records with keys of which some share a hash, unless the keys are their own words.
+fn records(keys: &[u64], dues: &[i64], is_word: bool) -> Records {
+    let mut records = Records { dues: dues.to_vec(), ..Records::default() };
+    records.hashes = keys.iter().map(|key| (key / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+    records.words = if is_word { keys.to_vec() } else { records.hashes.clone() };
+    if !is_word {
+        keys.iter().for_each(|key| records.keys.push(&key.to_le_bytes()[..1 + (*key % 3) as usize]));
     }
-    assert!(asked > 10_000 && found > 10_000 && waited > 100_000, "{asked} {found} {waited}");
+    records
 }
 
-/// Some keys share a hash.
-fn hash_of(key: &[u8; 8]) -> u64 {
-    (u64::from_le_bytes(*key) / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// Windows of few records share panes, windows of many do not, and either go with the watermarks.
 #[test]
-fn panes_have_many_rows_and_go_with_their_windows() {
+fn chains_find_what_a_list_has() {
+    for (length, is_word) in [(0, true), (0, false), (1, true), (17, false), (17, true), (5000, true)] {
+        let mut chains = Chains::new(length, true);
+        let mut list: Vec<Listed> = Vec::new();
+        let (mut seed, mut next, mut found_rows, mut panes_max) = (17 + length as u64, 0_i64, 0, 0);
+        for step in 0..900_i64 {
+            // Mostly a few rows, and many at times; in no order, and some far ahead.
+            let rows = if random(&mut seed).is_multiple_of(60) { 3000 } else { 1 + random(&mut seed) % 60 } as usize;
+            let keys: Vec<u64> = (0..rows).map(|_| random(&mut seed) % 300).collect();
+            let ahead = |seed: &mut u64| if random(seed).is_multiple_of(500) { random(seed) % 1_000_000 } else { random(seed) % 30 };
+            let dues: Vec<i64> = (0..rows).map(|_| step + ahead(&mut seed) as i64).collect();
+            let values: Vec<i64> = (next..next + rows as i64).collect();
+            next += rows as i64;
+            let noted: Vec<Noted> =
+                values.iter().map(|&value| Noted { hash: 0, durable: value as u64, is_matched: value % 7 == 0 }).collect();
+            let column = integers(&values.iter().map(|&value| Some(value)).collect::<Vec<_>>());
+            chains.add(&[column], &records(&keys, &dues, is_word), &noted).unwrap();
+            list.extend(keys.iter().zip(&dues).zip(&values).map(|((&key, &due), &value)| {
+                Listed { key, value, due, is_matched: value % 7 == 0, is_out: false }
+            }));
+            let count = if step % 100 < 20 { 0 } else { random(&mut seed) % 40 } as usize;
+            let keys: Vec<u64> = (0..count).map(|_| random(&mut seed) % 320).collect();
+            let from: Vec<i64> = (0..count).map(|_| step + ahead(&mut seed) as i64).collect();
+            let asked = records(&keys, &from, is_word);
+            let mut found = vec![Found::NOTHING; count];
+            chains.find_all(&mut found, &asked.hashes, &from, length);
+            for place in 0..count {
+                let (from, to) = (from[place], from[place] + length);
+                let wanted = Wanted { word: asked.words[place], key: asked.keys.get(place), from, to };
+                let is_partner = |row: &Listed| !row.is_out && row.key == keys[place] && (from..=to).contains(&row.due);
+                let expected: Vec<i64> = list.iter().filter(|row| is_partner(row)).map(|row| row.value).collect();
+                let (mut numbers, mut resume) = (Vec::new(), Some(Resume::default()));
+                while let Some(at) = resume {
+                    let before = numbers.len();
+                    resume = chains.walk(&found[place], &wanted, at, 3, |number, due| {
+                        assert!((from..=to).contains(&due));
+                        numbers.push(number);
+                    });
+                    assert!(numbers.len() - before == 3 || resume.is_none());
+                }
+                assert_eq!(chains.has_any(&found[place], &wanted), !numbers.is_empty());
+                let mut got: Vec<i64> = chains.known(&numbers).map(|(_, noted)| noted.durable as i64).collect();
+                if !numbers.is_empty() {
+                    assert_eq!(&chains.gather(&numbers).unwrap()[0], &integers(&got.iter().map(|&value| Some(value)).collect::<Vec<_>>()));
+                }
+                got.sort_unstable();
+                assert_eq!(got, expected, "step {step}, length {length}");
+                found_rows += got.len();
+                if place % 8 == 0 && !numbers.is_empty() {
+                    chains.mark(&mut numbers);
+                    let new = list.iter_mut().filter(|row| is_partner(row) && !row.is_matched);
+                    assert_eq!(new.map(|row| row.is_matched = true).count(), numbers.len());
+                }
+            }
+            if count > 0 && step % 3 == 0 {
+                // The chains of the last one are looked for again, as others may have changed them.
+                let place = count - 1;
+                chains.find_all(&mut found[place..], &asked.hashes[place..], &from[place..], length);
+                let wanted = Wanted { word: asked.words[place], key: asked.keys.get(place), from: from[place], to: from[place] + length };
+                let mut out = Vec::new();
+                assert!(!chains.take_out(&found[place], &wanted, usize::MAX, &mut out));
+                for value in chains.known(&out).map(|(_, noted)| noted.durable as i64) {
+                    let row = list.iter_mut().find(|row| row.value == value).unwrap();
+                    assert!(!row.is_out && row.key == keys[place]);
+                    row.is_out = true;
+                }
+            }
+            let (mut unmatched, mut has_more) = (Vec::new(), true);
+            let mut got = Vec::new();
+            while has_more {
+                unmatched.clear();
+                has_more = chains.drop_before(step, 7, &mut unmatched);
+                got.extend(chains.known(&unmatched).map(|(due, noted)| (due, noted.durable as i64)));
+            }
+            chains.sweep(step);
+            got.sort_unstable();
+            let mut expected: Vec<(i64, i64)> =
+                list.extract_if(.., |row| row.due < step).filter(|row| !row.is_matched).map(|row| (row.due, row.value)).collect();
+            expected.sort_unstable();
+            assert_eq!(got, expected);
+            panes_max = panes_max.max(chains.len());
+        }
+        assert!(found_rows > 2000 && panes_max < 60, "{found_rows} rows in {panes_max} panes");
+    }
+}
+
+/// Grains of few rows share panes, grains of many do not, and either go with the watermark.
+#[test]
+fn panes_have_many_rows_and_go_with_their_grains() {
     for (rows, panes_max) in [(1, 8), (10_000, 4)] {
-        let mut panes = Panes::new(10, [true, false]);
+        let mut chains = Chains::new(10, true);
         let (mut most, mut unmatched) = (0, 0);
         for window in 0..3000_i64.min(100_000 / rows) {
             let due = 10 * window + 9;
-            let keys: Vec<[u8; 8]> = (0..rows).map(i64::to_le_bytes).collect();
-            let wanted = |place: usize| Wanted { due, hash: place as u64 ^ due as u64, key: &keys[place] };
-            let mut found = vec![(NONE, NONE); keys.len()];
-            for side in 0..2 {
-                panes.find_all(&mut found, i64::MIN, wanted);
-                let known: Vec<Row> = (0..rows).map(|row| Row::new(row, due, 0, 0, false)).collect();
-                let values: Vec<Option<i64>> = (0..rows).map(|row| Some(window * rows + row)).collect();
-                panes.add(side, &[integers(&values)], &known, &found).unwrap();
-            }
-            // A key has its own rows.
+            let keys: Vec<u64> = (0..rows as u64).collect();
+            let noted: Vec<Noted> = keys.iter().map(|&key| Noted { hash: key, durable: key, is_matched: false }).collect();
+            let values: Vec<Option<i64>> = (0..rows).map(|row| Some(window * rows + row)).collect();
+            let new = records(&keys, &vec![due; keys.len()], true);
+            chains.add(&[integers(&values)], &new, &noted).unwrap();
+            // A key has its own row.
+            let last = keys.len() - 1;
+            let mut found = [Found::NOTHING];
+            chains.find_all(&mut found, &new.hashes[last..], &[due], 0);
+            let wanted = Wanted { word: new.words[last], key: &[], from: due, to: due };
             let mut partners = Vec::new();
-            let last = found.len() - 1;
-            assert_eq!(panes.rows_of(0, found[last], NONE, 100, &mut partners), NONE);
-            let columns = panes.gather(0, &partners).unwrap();
+            assert!(chains.walk(&found[0], &wanted, Resume::default(), 100, |number, _| partners.push(number)).is_none());
+            let columns = chains.gather(&partners).unwrap();
             assert_eq!((columns[0].len(), &columns[0]), (1, &integers(&[Some(window * rows + rows - 1)])));
             // Three windows are open.
             let before = due - 30;
             let mut gone = Vec::new();
-            assert!(!panes.drop_before(0, before, usize::MAX, &mut gone));
+            assert!(!chains.drop_before(before, usize::MAX, &mut gone));
             unmatched += gone.len() as i64;
-            assert!(panes.known(0, &gone).iter().all(|row| (before - 10..before).contains(&row.due)));
-            (0..2).for_each(|side| panes.sweep(side, before));
-            most = most.max(panes.len());
+            assert!(chains.known(&gone).all(|(due, _)| (before - 10..before).contains(&due)));
+            chains.sweep(before);
+            most = most.max(chains.len());
         }
         assert!(most <= panes_max, "{most} panes for windows of {rows} rows");
         assert_eq!(unmatched, rows * (3000_i64.min(100_000 / rows) - 4));
-        (0..2).for_each(|side| panes.sweep(side, i64::MAX));
-        assert_eq!(panes.len(), 0);
+        chains.sweep(i64::MAX);
+        assert_eq!(chains.len(), 0);
     }
 }
 
 /// Records that come thick after a long time of few do not stay for as long as those few did.
 #[test]
-fn a_pane_of_many_windows_takes_no_more_once_it_has_many_records() {
-    let mut panes = Panes::new(10, [false; 2]);
+fn a_pane_of_many_grains_takes_no_more_once_it_has_many_records() {
+    let mut chains = Chains::new(10, false);
     let mut most = 0;
     for step in 0..1200_i64 {
         // A window in a thousand has a record, and then each has 200.
         let (window, rows) = if step < 200 { (1000 * step, 1) } else { (200_000 + step, 200) };
         let due = 10 * window + 9;
-        let keys: Vec<[u8; 8]> = (0..rows).map(i64::to_le_bytes).collect();
-        let mut found = vec![(NONE, NONE); keys.len()];
-        let wanted = |place: usize| Wanted { due, hash: place as u64, key: &keys[place] };
-        panes.find_all(&mut found, i64::MIN, wanted);
-        panes.add(0, &[integers(&vec![Some(step); keys.len()])], &[], &found).unwrap();
-        (0..2).for_each(|side| panes.sweep(side, due));
-        most = most.max(panes.rows());
+        let keys: Vec<u64> = (0..rows).collect();
+        let new = records(&keys, &vec![due; keys.len()], true);
+        chains.add(&[integers(&vec![Some(step); keys.len()])], &new, &[]).unwrap();
+        chains.sweep(due);
+        most = most.max(chains.rows());
     }
     assert!((200..20_000).contains(&most), "{most} rows of 200 a window");
 }

@@ -1,0 +1,697 @@
+//! The records of a side of a join, found by key and time, and dropped by time.
+//!
+//! ```text
+//!   grain   a stretch of time as long as the interval, or one window: the partners of a record are in two grains, or in one
+//!   pane    grains that follow each other; dropped as a whole, so no record is ever removed
+//!     buckets   hash of (key, grain) → newest row           1 read finds the chain
+//!     rows      key │ due │ the row before it in its bucket   the chain is walked
+//!     parts     columns as they came                          joined rows are gathered
+//! ```
+//!
+//! A chain has the rows of one key in one grain, and few others. So what a record looks at is at most about twice what it finds, however
+//! many rows a key has, and however far one side is ahead of the other.
+//!
+//! A pane has one grain where grains have many rows, or else so many that it has about [`PANE_ROWS`]: a grain of few rows costs no table
+//! of its own. Then rows stay until the last grain of the pane is over. Nobody finds them: a record that could is late. A pane that gets
+//! more rows than that takes no grains after those that it has rows of.
+//!
+//! Rows are put into buckets only when somebody looks: a pane that nobody asks has none.
+
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::{concat, interleave, take};
+use mill_protocol::{Error, Result};
+
+use super::dues::Dues;
+use super::heads::NONE;
+
+/// So many rows are worth a table of their own.
+const PANE_ROWS: usize = 4096;
+/// A pane of so many rows takes no further grains.
+const PANE_ROWS_MAX: usize = 4 * PANE_ROWS;
+/// A pane has at most so many times the grains of the one before it.
+const GROWTH: i64 = 8;
+/// Parts are put together up to this many rows.
+const PART_ROWS: usize = 4096;
+const BUCKETS_MIN: usize = 64;
+
+/// The kept records of a side.
+pub(super) struct Chains {
+    /// In order of time; they do not overlap.
+    panes: Vec<Pane>,
+    /// How long a grain is.
+    grain: i64,
+    /// Whether it is known of rows when they are dropped and whether they had a partner.
+    is_noted: bool,
+    /// How many grains the pane was made for that was made last, and which its first one was.
+    latest: (i64, i64),
+    /// How many rows the greatest of the panes had that were dropped last, and memory for as many.
+    rows_before: usize,
+    spare: Spare,
+}
+
+/// Memory of a pane that is gone, for another one: what is new has to be cleared.
+#[derive(Default)]
+struct Spare {
+    rows: Vec<Row>,
+    buckets: Vec<u32>,
+}
+
+struct Pane {
+    /// The first and the last of its grains, by number.
+    first: i64,
+    last: i64,
+    /// The last grain that has rows.
+    latest: i64,
+    buckets: Vec<u32>,
+    /// How many rows are in buckets: the first ones.
+    linked: usize,
+    rows: Vec<Row>,
+    /// Of rows whose words do not say all.
+    keys: Keys,
+    parts: Vec<Part>,
+    /// Of each row, if they are noted.
+    noted: Vec<Noted>,
+    dues: Dues,
+}
+
+struct Row {
+    /// The key, or its hash.
+    word: u64,
+    due: i64,
+    /// The row before it in its bucket.
+    next: u32,
+    /// The hash of key and grain, of which the first bits say the bucket.
+    tag: u32,
+    part: u32,
+    /// Whether it is in no chain any more.
+    is_out: bool,
+}
+
+/// What is known of a row beside its columns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Noted {
+    /// The hash that decides which task has its key.
+    pub(super) hash: u64,
+    /// Its number in checkpoints.
+    pub(super) durable: u64,
+    pub(super) is_matched: bool,
+}
+
+struct Part {
+    start: usize,
+    rows: usize,
+    columns: Vec<ArrayRef>,
+}
+
+/// The bytes of keys.
+#[derive(Default)]
+pub(super) struct Keys {
+    pub(super) bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    /// Ends the key whose bytes were added.
+    pub(super) fn end(&mut self) {
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Adds a key.
+    pub(super) fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.end();
+    }
+
+    /// A key; empty if there are none.
+    #[inline]
+    pub(super) fn get(&self, place: usize) -> &[u8] {
+        match self.ends.get(place) {
+            Some(&end) => &self.bytes[if place == 0 { 0 } else { self.ends[place - 1] }..end],
+            None => &[],
+        }
+    }
+}
+
+/// Records, column by column.
+#[derive(Default)]
+pub(super) struct Records {
+    /// The key of each, or its hash if the key is in `keys`.
+    pub(super) words: Vec<u64>,
+    /// The hash that decides about the task.
+    pub(super) hashes: Vec<u64>,
+    pub(super) dues: Vec<i64>,
+    /// Needed where words are hashes.
+    pub(super) keys: Keys,
+}
+
+impl Records {
+    /// Only these of them.
+    pub(super) fn chosen(&self, places: &[usize]) -> Records {
+        let mut keys = Keys::default();
+        if !self.keys.ends.is_empty() {
+            places.iter().for_each(|&place| keys.push(self.keys.get(place)));
+        }
+        Records {
+            words: places.iter().map(|&place| self.words[place]).collect(),
+            hashes: places.iter().map(|&place| self.hashes[place]).collect(),
+            dues: places.iter().map(|&place| self.dues[place]).collect(),
+            keys,
+        }
+    }
+}
+
+/// Where the partners of a record may be: in up to two chains.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    panes: [u32; 2],
+    /// The first row of each chain, or [`NONE`].
+    rows: [u32; 2],
+    /// The first one has rows that are due before this time, the other has those after.
+    split: i64,
+}
+
+/// How far a record has come with its partners.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Resume {
+    chain: usize,
+    row: Option<u32>,
+}
+
+/// A record that looks for partners that are due from one time to another.
+pub(super) struct Wanted<'a> {
+    pub(super) word: u64,
+    /// Empty where the word is the key.
+    pub(super) key: &'a [u8],
+    pub(super) from: i64,
+    pub(super) to: i64,
+}
+
+impl Found {
+    pub(super) const NOTHING: Found = Found { panes: [NONE; 2], rows: [NONE; 2], split: i64::MAX };
+
+    /// Whether no chain is there.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows == [NONE; 2]
+    }
+}
+
+/// A row: its pane and its place there.
+#[inline]
+fn number(pane: u32, row: u32) -> u64 {
+    u64::from(pane) << 32 | u64::from(row)
+}
+
+#[inline]
+fn place(number: u64) -> (usize, usize) {
+    ((number >> 32) as usize, number as u32 as usize)
+}
+
+/// What is added to the hash of a key for a grain.
+#[inline]
+fn salt(grain: i64) -> u64 {
+    (grain as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+#[inline]
+fn tag(hash: u64, salt: u64) -> u32 {
+    ((hash ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+/// The grain of the last record that was looked at: most have the same as the one before them.
+struct Grain {
+    number: i64,
+    start: i64,
+    /// The first time after it, unless it is the last one.
+    end: i64,
+}
+
+impl Grain {
+    fn of(time: i64, length: i64) -> Grain {
+        let number = time.div_euclid(length);
+        let start = number.saturating_mul(length);
+        Grain { number, start, end: start.saturating_add(length) }
+    }
+
+    #[inline]
+    fn holds(&self, time: i64) -> bool {
+        self.start <= time && time < self.end
+    }
+}
+
+impl Pane {
+    fn new(first: i64, last: i64, memory: Spare) -> Pane {
+        Pane {
+            first,
+            last,
+            latest: i64::MIN,
+            buckets: memory.buckets,
+            linked: 0,
+            rows: memory.rows,
+            keys: Keys::default(),
+            parts: Vec::new(),
+            noted: Vec::new(),
+            dues: Dues::default(),
+        }
+    }
+
+    #[inline]
+    fn holds(&self, grain: i64) -> bool {
+        self.first <= grain && grain <= self.last
+    }
+
+    /// Whether a grain that it has no rows of yet belongs to another pane.
+    fn is_full_for(&self, grain: i64) -> bool {
+        self.rows.len() >= PANE_ROWS_MAX && grain > self.latest
+    }
+
+    #[inline]
+    fn bucket(&self, tag: u32) -> usize {
+        (u64::from(tag) * self.buckets.len() as u64 >> 32) as usize
+    }
+
+    /// Puts the rows into buckets that are in none.
+    fn link(&mut self) {
+        if self.buckets.is_empty() || self.rows.len() > self.buckets.len() {
+            // Twice as many as it will have rows, if it gets no more than it has room for.
+            let buckets = (2 * self.rows.capacity()).max(BUCKETS_MIN);
+            self.buckets.clear();
+            self.buckets.resize(buckets, NONE);
+            self.linked = 0;
+        }
+        for place in self.linked..self.rows.len() {
+            let Row { tag, is_out, .. } = self.rows[place];
+            if !is_out {
+                let bucket = self.bucket(tag);
+                self.rows[place].next = std::mem::replace(&mut self.buckets[bucket], place as u32);
+            }
+        }
+        self.linked = self.rows.len();
+    }
+
+    #[inline]
+    fn is_wanted(&self, row: u32, wanted: &Wanted<'_>, from: i64, to: i64) -> bool {
+        let found = &self.rows[row as usize];
+        found.word == wanted.word
+            && from <= found.due
+            && found.due <= to
+            && (wanted.key.is_empty() || self.keys.get(row as usize) == wanted.key)
+    }
+
+    /// Takes a row out of its bucket; `before` is the one that leads to it.
+    fn take_out(&mut self, row: u32, before: u32) {
+        let Row { next, tag, .. } = self.rows[row as usize];
+        self.rows[row as usize].is_out = true;
+        match before {
+            NONE => {
+                let bucket = self.bucket(tag);
+                self.buckets[bucket] = next;
+            }
+            before => self.rows[before as usize].next = next,
+        }
+    }
+
+    /// Adds a part, and puts small ones together.
+    fn push(&mut self, mut part: Part) -> Result<()> {
+        while let Some(last) = self.parts.last()
+            && last.rows <= 2 * part.rows
+            && last.rows + part.rows <= PART_ROWS
+        {
+            let columns = last.columns.iter().zip(&part.columns).map(|(a, b)| concat(&[a.as_ref(), b.as_ref()]));
+            let columns = columns.collect::<std::result::Result<Vec<ArrayRef>, _>>().map_err(failed)?;
+            part = Part { start: last.start, rows: last.rows + part.rows, columns };
+            self.parts.pop();
+        }
+        let number = u32::try_from(self.parts.len()).expect("a pane has fewer parts than rows");
+        self.rows[part.start..].iter_mut().for_each(|row| row.part = number);
+        self.parts.push(part);
+        Ok(())
+    }
+}
+
+impl Chains {
+    /// None yet; partners of a record are due within a stretch of time of this length.
+    pub(super) fn new(grain: i64, is_noted: bool) -> Chains {
+        Chains { panes: Vec::new(), grain: grain.max(1), is_noted, latest: (1, i64::MIN), rows_before: 0, spare: Spare::default() }
+    }
+
+    /// Whether it is known of rows when they are dropped and whether they had a partner.
+    pub(super) fn is_noted(&self) -> bool {
+        self.is_noted
+    }
+
+    /// The pane that takes a grain, if there is one.
+    #[inline]
+    fn pane_of(&self, grain: i64, near: usize) -> Option<usize> {
+        if self.panes.get(near).is_some_and(|pane| pane.holds(grain)) {
+            return Some(near);
+        }
+        let at = self.panes.partition_point(|pane| pane.last < grain);
+        self.panes.get(at).is_some_and(|pane| pane.holds(grain)).then_some(at)
+    }
+
+    /// The pane that takes a grain; makes one if there is none.
+    fn pane_for(&mut self, grain: i64, near: usize) -> usize {
+        match self.pane_of(grain, near) {
+            Some(at) if !self.panes[at].is_full_for(grain) => at,
+            Some(at) => {
+                self.panes[at].last = self.panes[at].latest;
+                self.add_pane(grain)
+            }
+            None => self.add_pane(grain),
+        }
+    }
+
+    /// Makes a pane for a grain that has none.
+    fn add_pane(&mut self, grain: i64) -> usize {
+        let former = self.pane_of(self.latest.1, 0).map(|at| self.panes[at].rows.len());
+        let grains = match former {
+            None => self.latest.0,
+            Some(rows) => {
+                let wanted = self.latest.0.saturating_mul(PANE_ROWS as i64) / rows.max(1) as i64;
+                wanted.clamp(1, self.latest.0.saturating_mul(GROWTH))
+            }
+        };
+        let first = grain.saturating_sub(grain.rem_euclid(grains));
+        let last = first.saturating_add(grains - 1);
+        let at = self.panes.partition_point(|pane| pane.last < grain);
+        let first = at.checked_sub(1).map_or(first, |before| first.max(self.panes[before].last.saturating_add(1)));
+        let last = self.panes.get(at).map_or(last, |after| last.min(after.first - 1));
+        self.latest = (grains, first);
+        // It may get as many rows as the one before it, if that is worth a table.
+        let before = at.checked_sub(1).map(|before| &self.panes[before]);
+        let rows = match before {
+            Some(pane) if pane.last.saturating_add(1) == first => pane.rows.len(),
+            None if self.panes.is_empty() => self.rows_before,
+            _ => 0,
+        };
+        let mut memory = std::mem::take(&mut self.spare);
+        if rows < PANE_ROWS || memory.rows.capacity() > 4 * rows {
+            memory = Spare::default();
+        }
+        if rows >= PANE_ROWS {
+            memory.rows.reserve(rows + rows / 8);
+        }
+        self.panes.insert(at, Pane::new(first, last, memory));
+        at
+    }
+
+    /// Keeps records with these columns; `noted` has what is known of them, if they are noted.
+    pub(super) fn add(&mut self, columns: &[ArrayRef], records: &Records, noted: &[Noted]) -> Result<()> {
+        // Mostly all of them are of one pane.
+        let Some(&due) = records.dues.first() else { return Ok(()) };
+        let mut grain = Grain::of(due, self.grain);
+        let mut at = self.pane_for(grain.number, 0);
+        self.panes[at].latest = self.panes[at].latest.max(grain.number);
+        let mut is_one = true;
+        for &due in &records.dues {
+            if grain.holds(due) {
+                continue;
+            }
+            grain = Grain::of(due, self.grain);
+            let (first, panes) = (self.panes[at].first, self.panes.len());
+            at = self.pane_for(grain.number, at);
+            is_one &= self.panes[at].first == first && self.panes.len() == panes;
+            let pane = &mut self.panes[at];
+            pane.latest = pane.latest.max(grain.number);
+        }
+        if is_one {
+            return self.add_to(at, columns, records, noted, 0..records.dues.len(), None);
+        }
+        let mut panes: Vec<u32> = Vec::with_capacity(records.dues.len());
+        let mut grain = None::<Grain>;
+        for &due in &records.dues {
+            if !grain.as_ref().is_some_and(|grain| grain.holds(due)) {
+                let of = Grain::of(due, self.grain);
+                at = self.pane_of(of.number, at).expect("it was made above");
+                grain = Some(of);
+            }
+            panes.push(at as u32);
+        }
+        let mut all = panes.clone();
+        all.sort_unstable();
+        all.dedup();
+        for pane in all {
+            let places: Vec<u32> = (0..panes.len() as u32).filter(|&place| panes[place as usize] == pane).collect();
+            let rows = places.iter().map(|&place| place as usize);
+            let taken = UInt32Array::from(places.clone());
+            self.add_to(pane as usize, columns, records, noted, rows, Some(&taken))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps those of the records at these places in a pane: `taken` has them, unless they are all.
+    fn add_to(
+        &mut self,
+        at: usize,
+        columns: &[ArrayRef],
+        records: &Records,
+        noted: &[Noted],
+        places: impl ExactSizeIterator<Item = usize> + Clone,
+        taken: Option<&UInt32Array>,
+    ) -> Result<()> {
+        let length = self.grain;
+        let pane = &mut self.panes[at];
+        let (start, count) = (pane.rows.len(), places.len());
+        assert!(start + count < NONE as usize, "a join keeps fewer than 2^32 - 1 rows of a side and an interval a task");
+        let mut grain = Grain::of(records.dues[places.clone().next().unwrap_or_default()], length);
+        let mut of_grain = salt(grain.number);
+        pane.rows.extend(places.clone().map(|place| {
+            let due = records.dues[place];
+            if !grain.holds(due) {
+                grain = Grain::of(due, length);
+                of_grain = salt(grain.number);
+            }
+            Row { word: records.words[place], due, next: NONE, tag: tag(records.hashes[place], of_grain), part: 0, is_out: false }
+        }));
+        if !records.keys.ends.is_empty() {
+            places.clone().for_each(|place| pane.keys.push(records.keys.get(place)));
+        }
+        if self.is_noted {
+            pane.noted.extend(places.clone().map(|place| noted[place]));
+            let rows = places.zip(start as u64..);
+            pane.dues.add(rows.map(|(place, row)| (records.dues[place], row)).collect());
+        }
+        let columns = match taken {
+            Some(taken) => super::taken(columns, taken)?,
+            None => columns.to_vec(),
+        };
+        pane.push(Part { start, rows: count, columns })
+    }
+
+    /// Finds the chains where the partners of records may be, given their hashes: those that are due from a time of each on, for this long.
+    pub(super) fn find_all(&mut self, found: &mut [Found], hashes: &[u64], from: &[i64], length: i64) {
+        found.fill(Found::NOTHING);
+        if self.panes.is_empty() {
+            return;
+        }
+        let mut grain = Grain { number: 0, start: i64::MAX, end: i64::MIN };
+        let mut panes = [None; 2];
+        let mut salts = [0; 2];
+        for ((found, &hash), &from) in found.iter_mut().zip(hashes).zip(from) {
+            if !grain.holds(from) {
+                grain = Grain::of(from, self.grain);
+                panes = [Some(grain.number), grain.number.checked_add(1)].map(|number| self.pane_of(number?, panes[0].unwrap_or(0)));
+                salts = [salt(grain.number), salt(grain.number.wrapping_add(1))];
+                for at in panes.into_iter().flatten() {
+                    self.panes[at].link();
+                }
+            }
+            found.split = grain.end;
+            if let Some(at) = panes[0] {
+                let pane = &self.panes[at];
+                (found.panes[0], found.rows[0]) = (at as u32, pane.buckets[pane.bucket(tag(hash, salts[0]))]);
+            }
+            if let Some(at) = panes[1]
+                && from.saturating_add(length) >= grain.end
+            {
+                let pane = &self.panes[at];
+                (found.panes[1], found.rows[1]) = (at as u32, pane.buckets[pane.bucket(tag(hash, salts[1]))]);
+            }
+        }
+        // The first rows of all chains are read before anything depends on what is there, so that the reads from memory overlap.
+        let first = |found: &Found, chain: usize| match found.rows[chain] {
+            NONE => 0,
+            row => self.panes[found.panes[chain] as usize].rows[row as usize].tag,
+        };
+        std::hint::black_box(found.iter().fold(0, |all, found| all ^ first(found, 0) ^ first(found, 1)));
+    }
+
+    /// Hands the partners of a record, as their number and due, to `take`, `room` of them at most; returns where to go on if there may be
+    /// more.
+    #[inline]
+    pub(super) fn walk(
+        &self,
+        found: &Found,
+        wanted: &Wanted<'_>,
+        resume: Resume,
+        mut room: usize,
+        mut take: impl FnMut(u64, i64),
+    ) -> Option<Resume> {
+        for chain in resume.chain..2 {
+            let (from, to) = bounds(found, wanted, chain);
+            let mut row = resume.row.filter(|_| chain == resume.chain).unwrap_or(found.rows[chain]);
+            if row == NONE {
+                continue;
+            }
+            let pane = &self.panes[found.panes[chain] as usize];
+            while row != NONE {
+                if pane.is_wanted(row, wanted, from, to) {
+                    if room == 0 {
+                        return Some(Resume { chain, row: Some(row) });
+                    }
+                    room -= 1;
+                    take(number(found.panes[chain], row), pane.rows[row as usize].due);
+                }
+                row = pane.rows[row as usize].next;
+            }
+        }
+        None
+    }
+
+    /// Whether a record has a partner.
+    pub(super) fn has_any(&self, found: &Found, wanted: &Wanted<'_>) -> bool {
+        (0..2).any(|chain| {
+            let (from, to) = bounds(found, wanted, chain);
+            let mut row = found.rows[chain];
+            while row != NONE {
+                let pane = &self.panes[found.panes[chain] as usize];
+                if pane.is_wanted(row, wanted, from, to) {
+                    return true;
+                }
+                row = pane.rows[row as usize].next;
+            }
+            false
+        })
+    }
+
+    /// Takes the partners of a record out of their chains, into `out`, until that has `rows_max`; whether there may be more. Chains that were
+    /// found for others before are so no longer.
+    pub(super) fn take_out(&mut self, found: &Found, wanted: &Wanted<'_>, rows_max: usize, out: &mut Vec<u64>) -> bool {
+        for chain in 0..2 {
+            let (from, to) = bounds(found, wanted, chain);
+            let (mut before, mut row) = (NONE, found.rows[chain]);
+            while row != NONE {
+                let pane = &mut self.panes[found.panes[chain] as usize];
+                let next = pane.rows[row as usize].next;
+                if pane.is_wanted(row, wanted, from, to) {
+                    if out.len() == rows_max {
+                        return true;
+                    }
+                    out.push(number(found.panes[chain], row));
+                    pane.take_out(row, before);
+                } else {
+                    before = row;
+                }
+                row = next;
+            }
+        }
+        false
+    }
+
+    /// When rows are dropped, and what is noted of them.
+    pub(super) fn known<'c>(&'c self, numbers: &'c [u64]) -> impl ExactSizeIterator<Item = (i64, Noted)> + 'c {
+        numbers.iter().map(|&number| {
+            let (pane, row) = place(number);
+            (self.panes[pane].rows[row].due, self.panes[pane].noted[row])
+        })
+    }
+
+    /// Marks rows as having a partner; those that had none before are left in `numbers`.
+    pub(super) fn mark(&mut self, numbers: &mut Vec<u64>) {
+        numbers.retain(|&number| {
+            let (pane, row) = place(number);
+            !std::mem::replace(&mut self.panes[pane].noted[row].is_matched, true)
+        });
+    }
+
+    /// The columns of these rows, in this order.
+    pub(super) fn gather(&self, numbers: &[u64]) -> Result<Vec<ArrayRef>> {
+        // The parts of the panes that are needed, one after the other.
+        let mut parts: Vec<&Part> = Vec::new();
+        let mut starts: Vec<usize> = vec![usize::MAX; self.panes.len()];
+        let mut places: Vec<(usize, usize)> = Vec::with_capacity(numbers.len());
+        for &number in numbers {
+            let (at, row) = place(number);
+            let pane = &self.panes[at];
+            if starts[at] == usize::MAX {
+                starts[at] = parts.len();
+                parts.extend(&pane.parts);
+            }
+            let part = pane.rows[row].part as usize;
+            places.push((starts[at] + part, row - pane.parts[part].start));
+        }
+        let columns = parts.first().map_or(0, |part| part.columns.len());
+        if let [part] = parts[..] {
+            let rows = UInt32Array::from_iter_values(places.iter().map(|&(_, row)| row as u32));
+            let columns = part.columns.iter().map(|column| take(column, &rows, None));
+            return columns.collect::<std::result::Result<Vec<ArrayRef>, _>>().map_err(failed);
+        }
+        let column = |column: usize| {
+            let arrays: Vec<&dyn Array> = parts.iter().map(|part| part.columns[column].as_ref()).collect();
+            interleave(&arrays, &places).map_err(failed)
+        };
+        (0..columns).map(column).collect()
+    }
+
+    /// The rows that are dropped before this time and had no partner, `rows_max` of those that are dropped at most; whether there are more.
+    /// Rows are noted. They stay until they are [swept](Chains::sweep).
+    pub(super) fn drop_before(&mut self, before: i64, rows_max: usize, unmatched: &mut Vec<u64>) -> bool {
+        let (mut gone, mut left) = (Vec::new(), rows_max);
+        let over = self.over(before);
+        for (at, pane) in self.panes.iter_mut().enumerate().take_while(|(_, pane)| pane.first <= over) {
+            gone.clear();
+            let has_more = pane.dues.take(before, left, &mut gone);
+            left -= gone.len();
+            gone.sort_unstable();
+            let unmatched_rows = gone.iter().filter(|&&row| !pane.noted[row as usize].is_matched);
+            unmatched.extend(unmatched_rows.map(|&row| number(at as u32, row as u32)));
+            if has_more || left == 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives the memory of rows back that are dropped before this time.
+    pub(super) fn sweep(&mut self, before: i64) {
+        let over = self.over(before);
+        let gone = self.panes.partition_point(|pane| pane.last < over);
+        if let Some(Pane { rows, buckets, .. }) = self.panes.drain(..gone).max_by_key(|pane| pane.rows.len()) {
+            self.rows_before = rows.len();
+            self.spare = Spare { rows, buckets };
+            self.spare.rows.clear();
+            self.spare.buckets.clear();
+        }
+    }
+
+    /// The first grain that is not over at this time.
+    fn over(&self, before: i64) -> i64 {
+        if before == i64::MAX { i64::MAX } else { before.div_euclid(self.grain) }
+    }
+
+    /// How many rows there are.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> usize {
+        self.panes.iter().map(|pane| pane.rows.len()).sum()
+    }
+
+    /// How many panes there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.panes.len()
+    }
+}
+
+/// From when to when the partners in one of the two chains are due.
+#[inline]
+fn bounds(found: &Found, wanted: &Wanted<'_>, chain: usize) -> (i64, i64) {
+    match chain {
+        0 => (wanted.from, wanted.to.min(found.split.saturating_sub(1))),
+        _ => (wanted.from.max(found.split), wanted.to),
+    }
+}
+
+fn failed(error: arrow::error::ArrowError) -> Error {
+    Error::internal(error.to_string())
+}
