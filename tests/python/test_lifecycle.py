@@ -344,6 +344,35 @@ def test_a_forked_child_recovers_state_of_its_own(tmp_path: Path) -> None:
     assert (code_of_exit, said) == (0, ["finished"]), errors
 
 
+def test_children_that_are_forked_while_jobs_run_end(tmp_path: Path) -> None:
+    """What threads of the parent waited for at that moment is not waited for in a child, whose threads lie where theirs lay."""
+    code = """
+    import select, signal
+    jobs = [mill.start(numbers().map(lambda row: {"v": row.v}, schema={"v": int}).for_each(lambda row: None)) for _ in range(5)]
+    hung = 0
+    for number in range(60):
+        mill.generate(rows=1000, n=mill.index()).key_by(k=mill.col("n") % 7).agg(n=mill.count()).collect()
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(write, str(len(mill.generate(rows=5).map(lambda row: row, schema={"index": int}).collect(parallelism=1))).encode())
+            os._exit(0)
+        if not select.select([read], [], [], 10)[0]:
+            hung += 1
+            os.kill(child, signal.SIGKILL)
+        elif os.read(read, 10) != b"5":
+            say("wrong")
+        for descriptor in (read, write):
+            os.close(descriptor)
+        os.waitpid(child, 0)
+    say(hung)
+    for job in jobs:
+        job.cancel()
+    """
+    code_of_exit, said, errors = Process(code, tmp_path).ends()
+    assert (code_of_exit, said) == (0, ["0"]), errors
+
+
 @pytest.mark.parametrize(
     "call",
     ["job.checkpoint()", "job.savepoint('saved')", "job.wait()", "job.wait('50s')", "(job.stop(), job.wait())"],

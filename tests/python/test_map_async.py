@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import re
+import select
 import selectors
 import signal
 import subprocess
@@ -814,6 +815,8 @@ def test_a_forked_child_has_a_loop_of_its_own() -> None:
             os._exit(0)
     os.close(write)
     with os.fdopen(read) as text:
+        if not select.select([read], [], [], 60)[0]:
+            os.kill(child, signal.SIGKILL)
         assert text.read() == "5"
     os.waitpid(child, 0)
     assert Loop.of_process() is loop

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use mill_protocol::{Error, Result};
 
 use crate::metrics::Metrics;
+use crate::monitor::Monitor;
 
 /// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,14 +50,13 @@ pub struct Report {
 
 /// Where the outcome of a job is left for whoever waits.
 pub(crate) struct Outcome {
-    state: Mutex<(Status, Option<Result<Report>>)>,
-    changed: Condvar,
+    state: Monitor<(Status, Option<Result<Report>>)>,
 }
 
 impl Outcome {
     /// Of a job that runs.
     pub(crate) fn new() -> Outcome {
-        Outcome { state: Mutex::new((Status::Running, None)), changed: Condvar::new() }
+        Outcome { state: Monitor::new((Status::Running, None)) }
     }
 
     /// The state of the job.
@@ -78,19 +76,12 @@ impl Outcome {
     pub(crate) fn set(&self, result: Result<Report>) {
         let status = result.as_ref().map_or(Status::Failed, |report| report.status);
         *self.state.lock() = (status, Some(result));
-        self.changed.notify_all();
+        self.state.notify_all();
     }
 
     /// Waits for the end; `None` if it does not come in time. The cause of an error is given to the first who asks.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<Result<Report>> {
-        let mut state = self.state.lock();
-        let is_over = |state: &mut (Status, Option<Result<Report>>)| state.1.is_some();
-        match timeout {
-            None => self.changed.wait_while(&mut state, |state| !is_over(state)),
-            Some(timeout) => {
-                self.changed.wait_while_for(&mut state, |state| !is_over(state), timeout);
-            }
-        }
+        let mut state = self.state.wait_while(self.state.lock(), timeout, |state| state.1.is_none());
         let result = state.1.take()?;
         state.1 = Some(match &result {
             Ok(report) => Ok(report.clone()),

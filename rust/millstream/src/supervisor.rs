@@ -16,9 +16,8 @@ use std::time::{Duration, Instant};
 
 use mill_plan::{PhysicalPlan, Rung, StageKind};
 use mill_protocol::{Ending, Error, ErrorKind, Result, Source, SystemClock};
-use mill_runtime::{JobHandle, Owner, Report, RunOptions, guarded, spawn_thread};
+use mill_runtime::{JobHandle, Monitor, Owner, Report, RunOptions, guarded, spawn_thread};
 use mill_snapshot::RealDisk;
-use parking_lot::{Condvar, Mutex};
 
 use crate::{graph, place};
 use crate::job::{JobState, Status};
@@ -39,8 +38,7 @@ const FRAME_ROWS_OF_BATCH_FUNCTIONS: usize = 65_536;
 
 /// What the supervisor and the user's [`Job`](crate::Job) share.
 pub(crate) struct Supervision {
-    shared: Mutex<Shared>,
-    changed: Condvar,
+    shared: Monitor<Shared>,
 }
 
 struct Shared {
@@ -76,7 +74,7 @@ enum Command {
 impl Supervision {
     pub(crate) fn new() -> Supervision {
         Supervision {
-            shared: Mutex::new(Shared {
+            shared: Monitor::new(Shared {
                 state: JobState::Starting,
                 handle: None,
                 restarts: 0,
@@ -86,7 +84,6 @@ impl Supervision {
                 ending: Ending::default(),
                 outcome: None,
             }),
-            changed: Condvar::new(),
         }
     }
 
@@ -136,7 +133,7 @@ impl Supervision {
         shared.handle = None;
         shared.state = JobState::Failed;
         shared.outcome.get_or_insert(Err(error));
-        self.changed.notify_all();
+        self.shared.notify_all();
     }
 
     fn command(&self, command: Command) {
@@ -154,24 +151,13 @@ impl Supervision {
                 Command::Cancel => handle.cancel(),
             }
         }
-        self.changed.notify_all();
+        self.shared.notify_all();
     }
 
     /// Waits for the outcome. The failure itself is given once; asked again, the same without its cause.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<Result<Report>> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let mut shared = self.shared.lock();
-        while shared.outcome.is_none() {
-            match deadline {
-                None => self.changed.wait(&mut shared),
-                Some(deadline) => {
-                    if self.changed.wait_until(&mut shared, deadline).timed_out() && shared.outcome.is_none() {
-                        return None;
-                    }
-                }
-            }
-        }
-        let remembered = match shared.outcome.as_ref().expect("the loop above ends with an outcome") {
+        let mut shared = self.shared.wait_while(self.shared.lock(), timeout, |shared| shared.outcome.is_none());
+        let remembered = match shared.outcome.as_ref()? {
             Ok(report) => Ok(report.clone()),
             Err(error) => {
                 let copy = Error::new(error.kind(), error.message());
@@ -221,14 +207,8 @@ impl Supervision {
 
     /// Pauses before a restart; returns false if the user wants the job to end.
     fn pause(&self, pause: Duration) -> bool {
-        let deadline = Instant::now() + pause;
-        let mut shared = self.shared.lock();
-        while shared.command == Command::Run {
-            if self.changed.wait_until(&mut shared, deadline).timed_out() {
-                return shared.command == Command::Run;
-            }
-        }
-        false
+        let shared = self.shared.wait_while(self.shared.lock(), Some(pause), |shared| shared.command == Command::Run);
+        shared.command == Command::Run
     }
 }
 
@@ -388,7 +368,7 @@ impl Supervisor {
         };
         let failure = outcome.as_ref().err().filter(|_| shared.state == JobState::Failed).map(Error::to_string);
         shared.outcome = Some(outcome);
-        self.supervision.changed.notify_all();
+        self.supervision.shared.notify_all();
         drop(shared);
         if let (Some(failure), Some(OnText(listener))) = (failure, self.options.on_failed.clone()) {
             tell(Owner::new(), move || listener(&failure));

@@ -31,7 +31,7 @@ const PANE_ROWS_MAX: usize = 4 * PANE_ROWS;
 /// A pane has at most so many times the grains of the one before it.
 const GROWTH: i64 = 8;
 /// Parts are put together up to this many rows.
-const PART_ROWS: usize = 4096;
+const PART_ROWS: usize = 2048;
 const BUCKETS_MIN: usize = 64;
 
 /// The kept records of a side.
