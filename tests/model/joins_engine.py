@@ -54,7 +54,9 @@ class Rows(Partitions):
 def _source(source: Source, name: str, columns: dict[str, str], rows_at_once: int, has_time: bool) -> Any:
     if source.is_table:
         rows = source.splits[0].rows
-        stream: Any = mill.from_arrow(pa.table({name: pa.array([row[name] for row in rows], ARROW[kind]) for name, kind in columns.items()}))
+        # Both sides may be empty, and then nothing but their names tells them apart.
+        table = pa.table({column: pa.array([row[column] for row in rows], ARROW[kind]) for column, kind in columns.items()})
+        stream: Any = mill.from_arrow(table).name(name)
     else:
         # Sources of one class are told apart by their names.
         stream = mill.from_source(Rows(source, rows_at_once, columns)).name(name)
