@@ -3,19 +3,19 @@
 //! ```text
 //!   grain   a stretch of time as long as the interval, or one window: the partners of a record are in two grains, or in one
 //!   pane    grains that follow each other; dropped as a whole, so no record is ever removed
-//!     buckets   hash of (key, grain) → newest row           1 read finds the chain
-//!     rows      key │ due │ the row before it in its bucket   the chain is walked
-//!     parts     columns as they came                          joined rows are gathered
+//!     places   tag of (key, grain) → newest row             1 read finds the chain
+//!     rows     key │ due │ the row with the same tag before   the chain is walked
+//!     parts    columns as they came                           joined rows are gathered
 //! ```
 //!
-//! A chain has the rows of one key in one grain, and few others. So what a record looks at is at most about twice what it finds, however
+//! A chain has the rows of one key in one grain, and hardly ever others. So what a record looks at is at most about twice what it finds, however
 //! many rows a key has, and however far one side is ahead of the other.
 //!
 //! A pane has one grain where grains have many rows, or else so many that it has about [`PANE_ROWS`]: a grain of few rows costs no table
 //! of its own. Then rows stay until the last grain of the pane is over. Nobody finds them: a record that could is late. A pane that gets
 //! more rows than that takes no grains after those that it has rows of.
 //!
-//! Rows are put into buckets only when somebody looks: a pane that nobody asks has none.
+//! Rows are put into chains only when somebody looks: a pane that nobody asks has none.
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::{concat, interleave, take};
@@ -30,9 +30,11 @@ const PANE_ROWS: usize = 4096;
 const PANE_ROWS_MAX: usize = 4 * PANE_ROWS;
 /// A pane has at most so many times the grains of the one before it.
 const GROWTH: i64 = 8;
+/// How many records are looked up together.
+const TOGETHER: usize = 64;
 /// Parts are put together up to this many rows.
 const PART_ROWS: usize = 2048;
-const BUCKETS_MIN: usize = 64;
+const PLACES_MIN: usize = 64;
 
 /// The kept records of a side.
 pub(super) struct Chains {
@@ -53,8 +55,20 @@ pub(super) struct Chains {
 #[derive(Default)]
 struct Spare {
     rows: Vec<Row>,
-    buckets: Vec<u32>,
+    places: Vec<Place>,
 }
+
+/// The start of a chain: the newest row with this tag.
+#[derive(Clone, Copy)]
+struct Place {
+    tag: u32,
+    /// [`NONE`] if the place is free.
+    row: u32,
+}
+
+const FREE: Place = Place { tag: 0, row: NONE };
+/// No row, but the place is not free.
+const TAKEN_OUT: u32 = NONE - 1;
 
 struct Pane {
     /// The first and the last of its grains, by number.
@@ -62,8 +76,9 @@ struct Pane {
     last: i64,
     /// The last grain that has rows.
     latest: i64,
-    buckets: Vec<u32>,
-    /// How many rows are in buckets: the first ones.
+    /// At least twice as many as rows that are in it: from the home of a tag to its place none is free.
+    places: Vec<Place>,
+    /// How many rows are in it: the first ones.
     linked: usize,
     rows: Vec<Row>,
     /// Of rows whose words do not say all.
@@ -78,9 +93,9 @@ struct Row {
     /// The key, or its hash.
     word: u64,
     due: i64,
-    /// The row before it in its bucket.
+    /// The row with the same tag before it.
     next: u32,
-    /// The hash of key and grain, of which the first bits say the bucket.
+    /// The hash of key and grain.
     tag: u32,
     part: u32,
     /// Whether it is in no chain any more.
@@ -245,7 +260,7 @@ impl Pane {
             first,
             last,
             latest: i64::MIN,
-            buckets: memory.buckets,
+            places: memory.places,
             linked: 0,
             rows: memory.rows,
             keys: Keys::default(),
@@ -265,25 +280,59 @@ impl Pane {
         self.rows.len() >= PANE_ROWS_MAX && grain > self.latest
     }
 
+    /// Where a tag lies unless others are in its way.
     #[inline]
-    fn bucket(&self, tag: u32) -> usize {
-        (u64::from(tag) * self.buckets.len() as u64 >> 32) as usize
+    fn home(&self, tag: u32) -> usize {
+        // There are at most 2^32 of them.
+        (u64::from(tag) * self.places.len() as u64 >> 32) as usize
     }
 
-    /// Puts the rows into buckets that are in none.
+    /// Where a tag lies, or where it would lie.
+    #[inline]
+    fn place_of(&self, tag: u32) -> usize {
+        let mut at = self.home(tag);
+        loop {
+            let place = self.places[at];
+            if place.tag == tag || place.row == NONE {
+                return at;
+            }
+            at = if at + 1 == self.places.len() { 0 } else { at + 1 };
+        }
+    }
+
+    /// The first row of the chain of a tag.
+    #[inline]
+    fn first_of(&self, tag: u32) -> u32 {
+        match self.places[self.place_of(tag)].row {
+            TAKEN_OUT => NONE,
+            row => row,
+        }
+    }
+
+    /// Puts the rows into chains that are in none.
     fn link(&mut self) {
-        if self.buckets.is_empty() || self.rows.len() > self.buckets.len() {
-            // Twice as many as it will have rows, if it gets no more than it has room for.
-            let buckets = (2 * self.rows.capacity()).max(BUCKETS_MIN);
-            self.buckets.clear();
-            self.buckets.resize(buckets, NONE);
+        if self.places.is_empty() || 2 * self.rows.len() > self.places.len() {
+            // For as many rows as it has room for.
+            let places = (2 * self.rows.capacity()).max(PLACES_MIN);
+            self.places.clear();
+            self.places.resize(places, FREE);
             self.linked = 0;
         }
-        for place in self.linked..self.rows.len() {
-            let Row { tag, is_out, .. } = self.rows[place];
-            if !is_out {
-                let bucket = self.bucket(tag);
-                self.rows[place].next = std::mem::replace(&mut self.buckets[bucket], place as u32);
+        for from in (self.linked..self.rows.len()).step_by(TOGETHER) {
+            let rows = from..self.rows.len().min(from + TOGETHER);
+            // All homes are read before anything depends on what is there, so that the reads from memory overlap.
+            let home = |row: usize| self.places[self.home(self.rows[row].tag)].row;
+            std::hint::black_box(rows.clone().fold(0, |all, row| all ^ home(row)));
+            for row in rows {
+                let Row { tag, is_out, .. } = self.rows[row];
+                if !is_out {
+                    let at = self.place_of(tag);
+                    self.rows[row].next = match self.places[at].row {
+                        TAKEN_OUT => NONE,
+                        next => next,
+                    };
+                    self.places[at] = Place { tag, row: row as u32 };
+                }
             }
         }
         self.linked = self.rows.len();
@@ -298,14 +347,14 @@ impl Pane {
             && (wanted.key.is_empty() || self.keys.get(row as usize) == wanted.key)
     }
 
-    /// Takes a row out of its bucket; `before` is the one that leads to it.
+    /// Takes a row out of its chain; `before` is the one that leads to it.
     fn take_out(&mut self, row: u32, before: u32) {
         let Row { next, tag, .. } = self.rows[row as usize];
         self.rows[row as usize].is_out = true;
         match before {
             NONE => {
-                let bucket = self.bucket(tag);
-                self.buckets[bucket] = next;
+                let at = self.place_of(tag);
+                self.places[at].row = if next == NONE { TAKEN_OUT } else { next };
             }
             before => self.rows[before as usize].next = next,
         }
@@ -453,7 +502,7 @@ impl Chains {
         let length = self.grain;
         let pane = &mut self.panes[at];
         let (start, count) = (pane.rows.len(), places.len());
-        assert!(start + count < NONE as usize, "a join keeps fewer than 2^32 - 1 rows of a side and an interval a task");
+        assert!(start + count < TAKEN_OUT as usize, "a join keeps fewer than 2^32 - 1 rows of a side and an interval a task");
         let mut grain = Grain::of(records.dues[places.clone().next().unwrap_or_default()], length);
         let mut of_grain = salt(grain.number);
         pane.rows.extend(places.clone().map(|place| {
@@ -498,23 +547,39 @@ impl Chains {
                 }
             }
             found.split = grain.end;
+            // Their tags, until all homes have been read.
             if let Some(at) = panes[0] {
-                let pane = &self.panes[at];
-                (found.panes[0], found.rows[0]) = (at as u32, pane.buckets[pane.bucket(tag(hash, salts[0]))]);
+                (found.panes[0], found.rows[0]) = (at as u32, tag(hash, salts[0]));
             }
             if let Some(at) = panes[1]
                 && from.saturating_add(length) >= grain.end
             {
-                let pane = &self.panes[at];
-                (found.panes[1], found.rows[1]) = (at as u32, pane.buckets[pane.bucket(tag(hash, salts[1]))]);
+                (found.panes[1], found.rows[1]) = (at as u32, tag(hash, salts[1]));
             }
         }
-        // The first rows of all chains are read before anything depends on what is there, so that the reads from memory overlap.
-        let first = |found: &Found, chain: usize| match found.rows[chain] {
-            NONE => 0,
-            row => self.panes[found.panes[chain] as usize].rows[row as usize].tag,
-        };
-        std::hint::black_box(found.iter().fold(0, |all, found| all ^ first(found, 0) ^ first(found, 1)));
+        for found in found.chunks_mut(TOGETHER) {
+            // All homes are read before anything depends on what is there, so that the reads from memory overlap; and then all first rows.
+            let home = |found: &Found, chain: usize| match found.panes[chain] {
+                NONE => 0,
+                pane => {
+                    let pane = &self.panes[pane as usize];
+                    pane.places[pane.home(found.rows[chain])].row
+                }
+            };
+            std::hint::black_box(found.iter().fold(0, |all, found| all ^ home(found, 0) ^ home(found, 1)));
+            for found in found.iter_mut() {
+                for chain in 0..2 {
+                    if found.panes[chain] != NONE {
+                        found.rows[chain] = self.panes[found.panes[chain] as usize].first_of(found.rows[chain]);
+                    }
+                }
+            }
+            let first = |found: &Found, chain: usize| match found.rows[chain] {
+                NONE => 0,
+                row => self.panes[found.panes[chain] as usize].rows[row as usize].tag,
+            };
+            std::hint::black_box(found.iter().fold(0, |all, found| all ^ first(found, 0) ^ first(found, 1)));
+        }
     }
 
     /// Hands the partners of a record, as their number and due, to `take`, `room` of them at most; returns where to go on if there may be
@@ -657,11 +722,11 @@ impl Chains {
     pub(super) fn sweep(&mut self, before: i64) {
         let over = self.over(before);
         let gone = self.panes.partition_point(|pane| pane.last < over);
-        if let Some(Pane { rows, buckets, .. }) = self.panes.drain(..gone).max_by_key(|pane| pane.rows.len()) {
+        if let Some(Pane { rows, places, .. }) = self.panes.drain(..gone).max_by_key(|pane| pane.rows.len()) {
             self.rows_before = rows.len();
-            self.spare = Spare { rows, buckets };
+            self.spare = Spare { rows, places };
             self.spare.rows.clear();
-            self.spare.buckets.clear();
+            self.spare.places.clear();
         }
     }
 
