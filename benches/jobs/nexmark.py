@@ -1,7 +1,7 @@
 """The queries of Nexmark compared with DuckDB, in wall-clock and processor time.
 
     python benches/jobs/nexmark.py --events 10_000_000 [q5 q7]
-    python benches/jobs/nexmark.py --events 10_000_000 --parallelism 2 1 5 --kills 2 [q5 q7]
+    python benches/jobs/nexmark.py --events 10_000_000 --parallelism 2,1,5 --kills 2 [q5 q7]
 
 Processor time says more on a machine that others use as well. Each query is answered once by each engine, and the results are
 compared; with several parallelisms once with each, of which the first is timed. With ``--kills`` a process also runs the query with a
@@ -72,10 +72,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("queries", nargs="*", default=list(QUERIES))
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--parallelism", type=int, nargs="+", default=[2])
+    parser.add_argument("--parallelism", default="2")
     parser.add_argument("--kills", type=int, default=0)
     options = parser.parse_args()
-    timed_with, *others = options.parallelism
+    timed_with, *others = map(int, options.parallelism.split(","))
     tables = make(options.events, options.queries)
     events, ask = streams(tables), _duckdb(tables, timed_with)
     print("| query | rows | seconds | DuckDB | processor seconds | DuckDB | our rate by processor time |")

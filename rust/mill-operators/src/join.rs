@@ -13,9 +13,9 @@
 //! records that are not late on their own side, so they come before that watermark; and as a pair is found when the later of its
 //! records comes, it is found once. Which rows there are depends on no timing between the sides.
 //!
-//! Each side has its [records by key and time](chains). Of an interval, a record at `t` finds the rows of the other side with dues in
-//! `[t, t + upper - lower]`. A record of several windows is kept once for each, due at the last time of the window, and finds rows of the
-//! other side with the same due.
+//! Of an interval, each side has a [buffer] where the rows of a key are sorted by due, and a record at `t` finds the rows of the other
+//! side with dues in `[t, t + upper - lower]`. Of windows, each side has [chains] of the rows of a key and a window: a record of several
+//! windows is kept once for each, due at the last time of the window, and finds rows of the other side with the same due.
 //!
 //! ```text
 //!   left at t:   partners in [t + lower, t + upper]     due t + upper
@@ -31,6 +31,7 @@ pub(crate) mod heads;
 pub(crate) mod index;
 pub(crate) mod late;
 mod session;
+mod unasked;
 
 pub(crate) use self::session::SessionJoin;
 
@@ -46,8 +47,10 @@ use mill_protocol::{
 use mill_state::{KeyBatch, KeyEncoder, KeyKind};
 
 use self::assemble::{Assembler, Bounds};
-use self::chains::{Chains, Found, Keys, Noted, Records, Resume, Wanted};
+use self::buffer::{Buffer, LOOKED_UP, Row};
+use self::chains::{Chains, Found, Keys, Noted, Records, Wanted};
 use self::durable::{Durable, KeptRow, NewRows};
+use self::heads::NONE;
 use self::late::{push_late, time_at, with_key};
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, JoinShape, JoinWindow, Shape, own};
@@ -55,8 +58,6 @@ use crate::windows::{Aligned, Pane, within_reach};
 
 /// How many joined rows are emitted at a time.
 const EMIT_ROWS: usize = 16_384;
-/// How many records are looked up at once: so many that what was read of them is still near.
-const LOOKED_UP: usize = 256;
 /// How many rows are decoded at a time.
 const DECODE_ROWS: usize = 8192;
 
@@ -66,12 +67,48 @@ pub(crate) struct BufferedJoin {
     assembler: Assembler,
     windows: Option<Aligned>,
     encoder: KeyEncoder,
-    /// The records of each side.
-    kept: [Chains; 2],
+    kept: Kept,
     durable: Option<Durable>,
     watermarks: [Watermark; 2],
     work: Option<Work>,
     described: Described,
+}
+
+/// The records of each side.
+enum Kept {
+    /// Of an interval.
+    Buffers([Buffer; 2]),
+    /// Of windows.
+    Chains([Chains; 2]),
+}
+
+impl Kept {
+    /// The columns of these rows of a side, in this order.
+    fn gather(&self, side: usize, numbers: &[u64]) -> Result<Vec<ArrayRef>> {
+        match self {
+            Kept::Buffers(buffers) => buffers[side].gather(numbers),
+            Kept::Chains(chains) => chains[side].gather(numbers),
+        }
+    }
+
+    /// When these rows of a side are dropped, and what is noted of them.
+    fn known(&self, side: usize, numbers: &[u64]) -> Vec<(i64, Noted)> {
+        match self {
+            Kept::Buffers(buffers) => {
+                let noted = |row: Row| Noted { hash: row.hash, durable: row.durable, is_matched: row.is_matched };
+                buffers[side].known(numbers).into_iter().map(|row| (row.due, noted(row))).collect()
+            }
+            Kept::Chains(chains) => chains[side].known(numbers).collect(),
+        }
+    }
+
+    /// Marks rows as having a partner; those that had none before are left in `numbers`.
+    fn mark(&mut self, side: usize, numbers: &mut Vec<u64>) {
+        match self {
+            Kept::Buffers(buffers) => buffers[side].mark(numbers),
+            Kept::Chains(chains) => chains[side].mark(numbers),
+        }
+    }
 }
 
 /// Records and their partners: the entries of the records, the numbers of the partners, and the times of the pairs if they have
@@ -99,12 +136,14 @@ struct Probe {
     rows: Vec<u32>,
     times: Vec<i64>,
     records: Records,
-    /// The chains of the next entries, from this entry on.
+    /// Where the rows of the next entries are, from the entry `found_from` on: in a buffer, or in chains.
+    slots: Vec<u32>,
     found: Vec<Found>,
     found_from: usize,
-    /// The entry to continue with, and where.
+    /// The entry to continue with, and how many of its partners have had their row, or which is the next.
     next: usize,
-    resume: Resume,
+    skip: usize,
+    resume: u32,
     is_matched: Vec<bool>,
 }
 
@@ -148,12 +187,10 @@ impl BufferedJoin {
         let shape = Shape::Join(shape);
         let described = Description { schema: Arc::clone(&stage.schema), keeps_pending: false, shape }.described();
         let windows = window.map(|window| Aligned::new(window, 0));
-        let grain = match (&windows, plan.kind) {
-            (Some(windows), _) => windows.slide(),
-            (None, JoinKind::Interval { lower_us, upper_us }) => upper_us.saturating_sub(lower_us),
-            (None, JoinKind::Window(_) | JoinKind::Session { .. }) => 0,
+        let kept = match &windows {
+            None => Kept::Buffers([Buffer::unasked(), Buffer::unasked()]),
+            Some(windows) => Kept::Chains([0, 1].map(|side| Chains::new(windows.slide(), notes_partners(plan.how, side)))),
         };
-        let kept = [0, 1].map(|side| Chains::new(grain, notes_partners(plan.how, side)));
         Ok(BufferedJoin {
             plan: plan.clone(),
             assembler,
@@ -269,8 +306,8 @@ impl BufferedJoin {
             true => rows.iter().map(|&row| encoded.words()[row as usize]).collect(),
             false => records.hashes.clone(),
         };
-        // A checkpoint has the bytes of all keys, with the end of the window.
-        if !is_word || self.durable.is_some() {
+        // A checkpoint has the bytes of all keys, with the end of the window, and so have buffers.
+        if !is_word || self.windows.is_none() || self.durable.is_some() {
             let keys = &mut records.keys;
             for (&row, &due) in rows.iter().zip(&records.dues) {
                 encoded.write_key(kind, row as usize, &mut keys.bytes);
@@ -282,14 +319,17 @@ impl BufferedJoin {
         }
         let times = rows.iter().map(|&row| times[row as usize]).collect();
         let is_matched = vec![false; rows.len()];
-        let (found, resume) = (Vec::new(), Resume::default());
-        Ok(Probe { side, columns, rows, times, records, found, found_from: 0, next: 0, resume, is_matched })
+        let (slots, found) = (Vec::new(), Vec::new());
+        Ok(Probe { side, columns, rows, times, records, slots, found, found_from: 0, next: 0, skip: 0, resume: NONE, is_matched })
     }
 
     /// Looks for partners of records; whether there are more.
     fn probe(&mut self, probe: &mut Probe, out: &mut Outbox) -> Result<bool> {
         let other = 1 - probe.side;
-        let Pairs { entries, mut partners, times } = self.pairs(probe);
+        let Pairs { entries, mut partners, times } = match &self.kept {
+            Kept::Buffers(_) => self.close_pairs(probe),
+            Kept::Chains(_) => self.window_pairs(probe),
+        };
         let has_more = probe.next < probe.entries();
         if partners.is_empty() {
             return Ok(has_more);
@@ -298,9 +338,9 @@ impl BufferedJoin {
             self.push_pairs(probe, &entries, &partners, times, out)?;
         }
         if notes_partners(self.plan.how, other) {
-            self.kept[other].mark(&mut partners);
+            self.kept.mark(other, &mut partners);
             if let Some(durable) = &mut self.durable {
-                for (due, noted) in self.kept[other].known(&partners) {
+                for (due, noted) in self.kept.known(other, &partners) {
                     durable.set_matched(other, due, noted.hash, noted.durable)?;
                 }
             }
@@ -311,58 +351,107 @@ impl BufferedJoin {
         Ok(has_more)
     }
 
-    /// The next pairs of records with those of the other side. Without pairs in the result, the left record with a partner is what counts:
-    /// of a right one, all that it is the first partner of.
-    fn pairs(&mut self, probe: &mut Probe) -> Pairs {
+    /// The next pairs of records with those in the buffer of the other side. Without pairs in the result, the left record with a partner
+    /// is what counts: of a right one, all that it is the first partner of.
+    fn close_pairs(&mut self, probe: &mut Probe) -> Pairs {
+        let Kept::Buffers(buffers) = &self.kept else { return Pairs::default() };
         let other = 1 - probe.side;
         let has_pairs = self.plan.how.has_pairs();
-        // Left records that have been judged are asked for no more.
-        let takes_out = !has_pairs && other == 0;
-        let (length, is_word, is_interval) = (self.length(), is_word(self.encoder.kind()), self.windows.is_none());
+        let wants_all = has_pairs || other == 0;
+        let length = self.length();
         let mut pairs = Pairs::default();
         while probe.next < probe.entries() {
             let place = probe.next;
+            let records = &probe.records;
+            if place >= probe.found_from + probe.slots.len() {
+                let ahead = place..probe.entries().min(place + LOOKED_UP);
+                probe.slots.resize(ahead.len(), 0);
+                buffers[other].find_all(&mut probe.slots, |number| (records.hashes[place + number], records.keys.get(place + number)));
+                probe.found_from = place;
+            }
+            let of_key = buffers[other].of_slot(probe.slots[place - probe.found_from]);
+            if !of_key.is_empty() {
+                let from = probe.times[place];
+                let to = from.saturating_add(length);
+                let start = of_key.partition_point(|&(due, _)| due < from);
+                let found = of_key[start..].iter().skip(probe.skip).take_while(|&&(due, _)| due <= to);
+                if wants_all {
+                    let (before, room) = (pairs.partners.len(), EMIT_ROWS - pairs.partners.len());
+                    for &(due, number) in found.take(room) {
+                        pairs.partners.push(number);
+                        if has_pairs {
+                            pairs.times.push(from.max(self.time_of(other, due)));
+                        }
+                    }
+                    let count = pairs.partners.len() - before;
+                    pairs.entries.resize(pairs.partners.len(), place as u32);
+                    probe.is_matched[place] |= count > 0;
+                    if count == room {
+                        // Without pairs, those that were found are taken out below.
+                        probe.skip += if has_pairs { count } else { 0 };
+                        break;
+                    }
+                } else {
+                    probe.is_matched[place] = found.take(1).count() > 0;
+                }
+            }
+            probe.next += 1;
+            probe.skip = 0;
+        }
+        if !has_pairs && let Kept::Buffers(buffers) = &mut self.kept {
+            // Left records that have been judged are asked for no more.
+            buffers[other].take_out(&pairs.partners);
+        }
+        pairs
+    }
+
+    /// The next pairs of records with those of the other side in the same windows, as [`close_pairs`](BufferedJoin::close_pairs).
+    fn window_pairs(&mut self, probe: &mut Probe) -> Pairs {
+        let Kept::Chains(chains) = &mut self.kept else { return Pairs::default() };
+        let chains = &mut chains[1 - probe.side];
+        let has_pairs = self.plan.how.has_pairs();
+        // Left records that have been judged are asked for no more.
+        let takes_out = !has_pairs && probe.side == 1;
+        let is_word = is_word(self.encoder.kind());
+        let mut pairs = Pairs::default();
+        while probe.next < probe.entries() {
+            let place = probe.next;
+            let records = &probe.records;
             if place >= probe.found_from + probe.found.len() {
                 // What is taken out changes the chains of others.
                 let end = if takes_out { place + 1 } else { probe.entries().min(place + LOOKED_UP) };
-                let from = if is_interval { &probe.times } else { &probe.records.dues };
                 probe.found.resize(end - place, Found::NOTHING);
-                self.kept[other].find_all(&mut probe.found, &probe.records.hashes[place..end], &from[place..end], length);
+                chains.find_all(&mut probe.found, &records.hashes[place..end], &records.dues[place..end]);
                 probe.found_from = place;
             }
-            let found = &probe.found[place - probe.found_from];
+            let found = probe.found[place - probe.found_from];
             if !found.is_empty() {
-                let (time, due) = (probe.times[place], probe.records.dues[place]);
-                let from = if is_interval { time } else { due };
-                let key = if is_word { &[] } else { probe.records.keys.get(place) };
-                let wanted = Wanted { word: probe.records.words[place], key, from, to: from.saturating_add(length) };
+                let key = if is_word { &[] } else { records.keys.get(place) };
+                let wanted = Wanted { word: records.words[place], key, due: records.dues[place] };
                 let before = pairs.partners.len();
                 if takes_out {
-                    let has_more = self.kept[other].take_out(found, &wanted, EMIT_ROWS, &mut pairs.partners);
+                    let has_more = chains.take_out(found, &wanted, EMIT_ROWS, &mut pairs.partners);
                     probe.is_matched[place] |= pairs.partners.len() > before;
                     if has_more {
                         probe.found.clear();
                         break;
                     }
                 } else if has_pairs {
-                    let room = EMIT_ROWS - before;
-                    let resume = self.kept[other].walk(found, &wanted, probe.resume, room, |number, other_due| {
-                        pairs.partners.push(number);
-                        let pair_time = if is_interval { time.max(self.time_of(other, other_due)) } else { due };
-                        pairs.times.push(pair_time);
-                    });
+                    let found = if probe.resume == NONE { found } else { found.from(probe.resume) };
+                    let row = chains.walk(found, &wanted, EMIT_ROWS, &mut pairs.partners);
+                    pairs.times.resize(pairs.partners.len(), wanted.due);
                     pairs.entries.resize(pairs.partners.len(), place as u32);
                     probe.is_matched[place] |= pairs.partners.len() > before;
-                    if let Some(resume) = resume {
-                        probe.resume = resume;
+                    if row != NONE {
+                        probe.resume = row;
                         break;
                     }
                 } else {
-                    probe.is_matched[place] = self.kept[other].has_any(found, &wanted);
+                    probe.is_matched[place] = chains.has_any(found, &wanted);
                 }
             }
             probe.next += 1;
-            probe.resume = Resume::default();
+            probe.resume = NONE;
         }
         pairs
     }
@@ -408,19 +497,21 @@ impl BufferedJoin {
             let new = NewRows { columns: &columns, hashes, times: &times, dues, is_matched: &is_matched };
             first = durable.insert(side, &new, |place| keys.get(place))?;
         }
-        let noted: Vec<Noted> = match self.kept[side].is_noted() {
-            true => {
-                let rows = hashes.iter().zip(&is_matched).zip(first..);
-                rows.map(|((&hash, &is_matched), durable)| Noted { hash, durable, is_matched }).collect()
+        let noted = hashes.iter().zip(&is_matched).zip(first..);
+        let noted = noted.map(|((&hash, &is_matched), durable)| Noted { hash, durable, is_matched });
+        match &mut self.kept {
+            Kept::Buffers(buffers) => {
+                let rows = dues.iter().zip(noted);
+                let rows = rows.map(|(&due, noted)| Row::new(due, noted.hash, noted.durable, noted.is_matched));
+                buffers[side].add(columns, rows.collect(), |place| (hashes[place], keys.get(place)))
             }
-            false => Vec::new(),
-        };
-        self.kept[side].add(&columns, &self.kept_of(records), &noted)
-    }
-
-    /// What is kept of records: the bytes of keys only where the words do not say all.
-    fn kept_of(&self, records: Records) -> Records {
-        if is_word(self.encoder.kind()) { Records { keys: Keys::default(), ..records } } else { records }
+            Kept::Chains(chains) => {
+                let noted: Vec<Noted> = if chains[side].is_noted() { noted.collect() } else { Vec::new() };
+                // The bytes of keys are kept only where the words do not say all.
+                let keys = if is_word(self.encoder.kind()) { Keys::default() } else { records.keys };
+                chains[side].add(&columns, &Records { keys, ..records }, &noted)
+            }
+        }
     }
 
     /// Drops rows of a side that can have no more partners; whether there are more.
@@ -428,12 +519,17 @@ impl BufferedJoin {
         let before = self.watermarks[1 - side].0;
         let is_padded = self.plan.how.is_padded(side);
         let mut unmatched = Vec::new();
-        let has_more = is_padded && self.kept[side].drop_before(before, EMIT_ROWS, &mut unmatched);
-        if !unmatched.is_empty() {
+        let has_more = match &mut self.kept {
+            Kept::Buffers(buffers) => buffers[side].drop_before(before, EMIT_ROWS, &mut unmatched),
+            Kept::Chains(chains) => is_padded && chains[side].drop_before(before, EMIT_ROWS, &mut unmatched),
+        };
+        if is_padded && !unmatched.is_empty() {
             self.push_kept(side, &unmatched, out)?;
         }
-        if !has_more {
-            self.kept[side].sweep(before);
+        match &mut self.kept {
+            Kept::Buffers(buffers) => buffers[side].sweep()?,
+            Kept::Chains(chains) if !has_more => chains[side].sweep(before),
+            Kept::Chains(_) => {}
         }
         Ok(has_more)
     }
@@ -441,7 +537,7 @@ impl BufferedJoin {
     /// Emits a row for each pair of a record and a kept one.
     fn push_pairs(&self, probe: &Probe, places: &[u32], partners: &[u64], times: Vec<i64>, out: &mut Outbox) -> Result<()> {
         let rows = UInt32Array::from_iter_values(places.iter().map(|&place| probe.rows[place as usize]));
-        let (own, theirs) = (taken(&probe.columns, &rows)?, self.kept[1 - probe.side].gather(partners)?);
+        let (own, theirs) = (taken(&probe.columns, &rows)?, self.kept.gather(1 - probe.side, partners)?);
         let sides = match probe.side {
             0 => [Some(&own[..]), Some(&theirs[..])],
             _ => [Some(&theirs[..]), Some(&own[..])],
@@ -460,8 +556,8 @@ impl BufferedJoin {
         if numbers.is_empty() {
             return Ok(());
         }
-        let times = self.kept[side].known(numbers).map(|(due, _)| self.time_of(side, due)).collect();
-        self.push_single(side, &self.kept[side].gather(numbers)?, times, out)
+        let times = self.kept.known(side, numbers).iter().map(|&(due, _)| self.time_of(side, due)).collect();
+        self.push_single(side, &self.kept.gather(side, numbers)?, times, out)
     }
 
     fn push(&self, sides: [Option<&[ArrayRef]>; 2], times: Vec<i64>, out: &mut Outbox) -> Result<()> {
@@ -513,6 +609,9 @@ impl Operator for BufferedJoin {
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let batch = within_reach(batch, self.reach(), self.assembler.bound_type(), out)?;
         let probe = self.sort(input, &batch, out)?;
+        if let Kept::Buffers(buffers) = &mut self.kept {
+            buffers[1 - input].ask(probe.records.hashes.iter().copied());
+        }
         self.work = Some(Work::Probe(Box::new(probe)));
         self.go_on(out)
     }
@@ -570,15 +669,22 @@ impl Operator for BufferedJoin {
                 let encoded = KeyBatch::of_written(kind, keys).map_err(state_error)?;
                 records.hashes = encoded.hashes().to_vec();
                 records.words = if is_word(kind) { encoded.words().to_vec() } else { records.hashes.clone() };
-                if !is_word(kind) {
-                    kept.iter().for_each(|row| records.keys.push(row.key));
-                }
                 let hashed = kept.iter().zip(&records.hashes);
-                let noted: Vec<Noted> = hashed
-                    .map(|(row, &hash)| Noted { hash, durable: row.number, is_matched: row.is_matched })
-                    .collect();
                 let columns = data.map(|data| data.columns().to_vec()).unwrap_or_default();
-                self.kept[side].add(&columns, &records, &noted)
+                match &mut self.kept {
+                    Kept::Buffers(buffers) => {
+                        let rows = hashed.map(|(row, &hash)| Row::new(row.due, hash, row.number, row.is_matched));
+                        buffers[side].add(columns, rows.collect(), |place| (records.hashes[place], kept[place].key))
+                    }
+                    Kept::Chains(chains) => {
+                        let noted = hashed.map(|(row, &hash)| Noted { hash, durable: row.number, is_matched: row.is_matched });
+                        let noted: Vec<Noted> = noted.collect();
+                        if !is_word(kind) {
+                            kept.iter().for_each(|row| records.keys.push(row.key));
+                        }
+                        chains[side].add(&columns, &records, &noted)
+                    }
+                }
             })?;
         }
         Ok(())

@@ -1,19 +1,18 @@
-//! The records of a side of a join, found by key and time, and dropped by time.
+//! The records of a side of a join in windows, found by key and window, and dropped with the window.
 //!
 //! ```text
-//!   grain   a stretch of time as long as the interval, or one window: the partners of a record are in two grains, or in one
+//!   grain   one window, by the number of its end
 //!   pane    grains that follow each other; dropped as a whole, so no record is ever removed
 //!     places   tag of (key, grain) → newest row             1 read finds the chain
 //!     rows     key │ due │ the row with the same tag before   the chain is walked
 //!     parts    columns as they came                           joined rows are gathered
 //! ```
 //!
-//! A chain has the rows of one key in one grain, and hardly ever others. So what a record looks at is at most about twice what it finds, however
-//! many rows a key has, and however far one side is ahead of the other.
+//! A chain has the rows of one key in one window, and hardly ever others: what a record looks at is what it finds.
 //!
-//! A pane has one grain where grains have many rows, or else so many that it has about [`PANE_ROWS`]: a grain of few rows costs no table
-//! of its own. Then rows stay until the last grain of the pane is over. Nobody finds them: a record that could is late. A pane that gets
-//! more rows than that takes no grains after those that it has rows of.
+//! A pane has one window where windows have many rows, or else so many that it has about [`PANE_ROWS`]: a window of few rows costs no table
+//! of its own. Then rows stay until the last window of the pane is over. Nobody finds them: a record that could is late. A pane that gets
+//! more rows than that takes no windows after those that it has rows of.
 //!
 //! Rows are put into chains only when somebody looks: a pane that nobody asks has none.
 
@@ -35,12 +34,14 @@ const TOGETHER: usize = 64;
 /// Parts are put together up to this many rows.
 const PART_ROWS: usize = 2048;
 const PLACES_MIN: usize = 64;
+/// The most rows of a pane.
+const ROWS_MAX: usize = 1 << 30;
 
 /// The kept records of a side.
 pub(super) struct Chains {
     /// In order of time; they do not overlap.
     panes: Vec<Pane>,
-    /// How long a grain is.
+    /// How far apart the ends of windows are.
     grain: i64,
     /// Whether it is known of rows when they are dropped and whether they had a partner.
     is_noted: bool,
@@ -76,6 +77,8 @@ struct Pane {
     last: i64,
     /// The last grain that has rows.
     latest: i64,
+    /// How many rows it has, with those of a batch that are about to be added.
+    expected: usize,
     /// At least twice as many as rows that are in it: from the home of a tag to its place none is free.
     places: Vec<Place>,
     /// How many rows are in it: the first ones.
@@ -175,39 +178,35 @@ impl Records {
     }
 }
 
-/// Where the partners of a record may be: in up to two chains.
+/// Where the partners of a record are.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
-    panes: [u32; 2],
-    /// The first row of each chain, or [`NONE`].
-    rows: [u32; 2],
-    /// The first one has rows that are due before this time, the other has those after.
-    split: i64,
+    pane: u32,
+    /// The first row of the chain, or [`NONE`].
+    row: u32,
 }
 
-/// How far a record has come with its partners.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Resume {
-    chain: usize,
-    row: Option<u32>,
-}
-
-/// A record that looks for partners that are due from one time to another.
+/// A record that looks for partners in the window that is over at this time.
 pub(super) struct Wanted<'a> {
     pub(super) word: u64,
     /// Empty where the word is the key.
     pub(super) key: &'a [u8],
-    pub(super) from: i64,
-    pub(super) to: i64,
+    pub(super) due: i64,
 }
 
 impl Found {
-    pub(super) const NOTHING: Found = Found { panes: [NONE; 2], rows: [NONE; 2], split: i64::MAX };
+    pub(super) const NOTHING: Found = Found { pane: NONE, row: NONE };
 
-    /// Whether no chain is there.
+    /// Whether there is no chain.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.rows == [NONE; 2]
+        self.row == NONE
+    }
+
+    /// The same chain from another row on.
+    #[inline]
+    pub(super) fn from(self, row: u32) -> Found {
+        Found { row, ..self }
     }
 }
 
@@ -242,6 +241,9 @@ struct Grain {
 }
 
 impl Grain {
+    /// Holds no time.
+    const NONE: Grain = Grain { number: 0, start: i64::MAX, end: i64::MIN };
+
     fn of(time: i64, length: i64) -> Grain {
         let number = time.div_euclid(length);
         let start = number.saturating_mul(length);
@@ -260,6 +262,7 @@ impl Pane {
             first,
             last,
             latest: i64::MIN,
+            expected: 0,
             places: memory.places,
             linked: 0,
             rows: memory.rows,
@@ -277,13 +280,13 @@ impl Pane {
 
     /// Whether a grain that it has no rows of yet belongs to another pane.
     fn is_full_for(&self, grain: i64) -> bool {
-        self.rows.len() >= PANE_ROWS_MAX && grain > self.latest
+        self.expected >= PANE_ROWS_MAX && grain > self.latest
     }
 
     /// Where a tag lies unless others are in its way.
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        // There are at most 2^32 of them.
+        // There are fewer than 2^32 of them: twice as many as there is room for rows.
         (u64::from(tag) * self.places.len() as u64 >> 32) as usize
     }
 
@@ -339,11 +342,10 @@ impl Pane {
     }
 
     #[inline]
-    fn is_wanted(&self, row: u32, wanted: &Wanted<'_>, from: i64, to: i64) -> bool {
+    fn is_wanted(&self, row: u32, wanted: &Wanted<'_>) -> bool {
         let found = &self.rows[row as usize];
         found.word == wanted.word
-            && from <= found.due
-            && found.due <= to
+            && found.due == wanted.due
             && (wanted.key.is_empty() || self.keys.get(row as usize) == wanted.key)
     }
 
@@ -379,7 +381,7 @@ impl Pane {
 }
 
 impl Chains {
-    /// None yet; partners of a record are due within a stretch of time of this length.
+    /// None yet; windows end every `grain`.
     pub(super) fn new(grain: i64, is_noted: bool) -> Chains {
         Chains { panes: Vec::new(), grain: grain.max(1), is_noted, latest: (1, i64::MIN), rows_before: 0, spare: Spare::default() }
     }
@@ -413,7 +415,7 @@ impl Chains {
 
     /// Makes a pane for a grain that has none.
     fn add_pane(&mut self, grain: i64) -> usize {
-        let former = self.pane_of(self.latest.1, 0).map(|at| self.panes[at].rows.len());
+        let former = self.pane_of(self.latest.1, 0).map(|at| self.panes[at].expected);
         let grains = match former {
             None => self.latest.0,
             Some(rows) => {
@@ -451,29 +453,27 @@ impl Chains {
         let Some(&due) = records.dues.first() else { return Ok(()) };
         let mut grain = Grain::of(due, self.grain);
         let mut at = self.pane_for(grain.number, 0);
-        self.panes[at].latest = self.panes[at].latest.max(grain.number);
         let mut is_one = true;
         for &due in &records.dues {
-            if grain.holds(due) {
-                continue;
+            if !grain.holds(due) {
+                grain = Grain::of(due, self.grain);
+                let (first, panes) = (self.panes[at].first, self.panes.len());
+                at = self.pane_for(grain.number, at);
+                is_one &= self.panes[at].first == first && self.panes.len() == panes;
             }
-            grain = Grain::of(due, self.grain);
-            let (first, panes) = (self.panes[at].first, self.panes.len());
-            at = self.pane_for(grain.number, at);
-            is_one &= self.panes[at].first == first && self.panes.len() == panes;
             let pane = &mut self.panes[at];
             pane.latest = pane.latest.max(grain.number);
+            pane.expected += 1;
         }
         if is_one {
             return self.add_to(at, columns, records, noted, 0..records.dues.len(), None);
         }
         let mut panes: Vec<u32> = Vec::with_capacity(records.dues.len());
-        let mut grain = None::<Grain>;
+        let mut grain = Grain::NONE;
         for &due in &records.dues {
-            if !grain.as_ref().is_some_and(|grain| grain.holds(due)) {
-                let of = Grain::of(due, self.grain);
-                at = self.pane_of(of.number, at).expect("it was made above");
-                grain = Some(of);
+            if !grain.holds(due) {
+                grain = Grain::of(due, self.grain);
+                at = self.pane_of(grain.number, at).expect("it was made above");
             }
             panes.push(at as u32);
         }
@@ -502,7 +502,7 @@ impl Chains {
         let length = self.grain;
         let pane = &mut self.panes[at];
         let (start, count) = (pane.rows.len(), places.len());
-        assert!(start + count < TAKEN_OUT as usize, "a join keeps fewer than 2^32 - 1 rows of a side and an interval a task");
+        assert!(start + count <= ROWS_MAX, "a join keeps at most 2^30 rows of a side and a window a task");
         let mut grain = Grain::of(records.dues[places.clone().next().unwrap_or_default()], length);
         let mut of_grain = salt(grain.number);
         pane.rows.extend(places.clone().map(|place| {
@@ -528,128 +528,96 @@ impl Chains {
         pane.push(Part { start, rows: count, columns })
     }
 
-    /// Finds the chains where the partners of records may be, given their hashes: those that are due from a time of each on, for this long.
-    pub(super) fn find_all(&mut self, found: &mut [Found], hashes: &[u64], from: &[i64], length: i64) {
+    /// Finds the chains where the partners of records are, given their hashes and when their windows are over.
+    pub(super) fn find_all(&mut self, found: &mut [Found], hashes: &[u64], dues: &[i64]) {
         found.fill(Found::NOTHING);
         if self.panes.is_empty() {
             return;
         }
-        let mut grain = Grain { number: 0, start: i64::MAX, end: i64::MIN };
-        let mut panes = [None; 2];
-        let mut salts = [0; 2];
-        for ((found, &hash), &from) in found.iter_mut().zip(hashes).zip(from) {
-            if !grain.holds(from) {
-                grain = Grain::of(from, self.grain);
-                panes = [Some(grain.number), grain.number.checked_add(1)].map(|number| self.pane_of(number?, panes[0].unwrap_or(0)));
-                salts = [salt(grain.number), salt(grain.number.wrapping_add(1))];
-                for at in panes.into_iter().flatten() {
+        let mut grain = Grain::NONE;
+        let (mut pane, mut of_grain) = (None, 0);
+        for ((found, &hash), &due) in found.iter_mut().zip(hashes).zip(dues) {
+            if !grain.holds(due) {
+                grain = Grain::of(due, self.grain);
+                pane = self.pane_of(grain.number, pane.unwrap_or(0));
+                of_grain = salt(grain.number);
+                if let Some(at) = pane {
                     self.panes[at].link();
                 }
             }
-            found.split = grain.end;
-            // Their tags, until all homes have been read.
-            if let Some(at) = panes[0] {
-                (found.panes[0], found.rows[0]) = (at as u32, tag(hash, salts[0]));
-            }
-            if let Some(at) = panes[1]
-                && from.saturating_add(length) >= grain.end
-            {
-                (found.panes[1], found.rows[1]) = (at as u32, tag(hash, salts[1]));
+            // Its tag, until all homes have been read.
+            if let Some(at) = pane {
+                *found = Found { pane: at as u32, row: tag(hash, of_grain) };
             }
         }
         for found in found.chunks_mut(TOGETHER) {
             // All homes are read before anything depends on what is there, so that the reads from memory overlap; and then all first rows.
-            let home = |found: &Found, chain: usize| match found.panes[chain] {
+            let home = |found: &Found| match found.pane {
                 NONE => 0,
                 pane => {
                     let pane = &self.panes[pane as usize];
-                    pane.places[pane.home(found.rows[chain])].row
+                    pane.places[pane.home(found.row)].row
                 }
             };
-            std::hint::black_box(found.iter().fold(0, |all, found| all ^ home(found, 0) ^ home(found, 1)));
-            for found in found.iter_mut() {
-                for chain in 0..2 {
-                    if found.panes[chain] != NONE {
-                        found.rows[chain] = self.panes[found.panes[chain] as usize].first_of(found.rows[chain]);
-                    }
-                }
+            std::hint::black_box(found.iter().fold(0, |all, found| all ^ home(found)));
+            for found in found.iter_mut().filter(|found| found.pane != NONE) {
+                found.row = self.panes[found.pane as usize].first_of(found.row);
             }
-            let first = |found: &Found, chain: usize| match found.rows[chain] {
+            let first = |found: &Found| match found.row {
                 NONE => 0,
-                row => self.panes[found.panes[chain] as usize].rows[row as usize].tag,
+                row => self.panes[found.pane as usize].rows[row as usize].tag,
             };
-            std::hint::black_box(found.iter().fold(0, |all, found| all ^ first(found, 0) ^ first(found, 1)));
+            std::hint::black_box(found.iter().fold(0, |all, found| all ^ first(found)));
         }
     }
 
-    /// Hands the partners of a record, as their number and due, to `take`, `room` of them at most; returns where to go on if there may be
-    /// more.
+    /// Adds the partners of a record to `out` until that has `rows_max`; returns the row to go on with, or [`NONE`].
     #[inline]
-    pub(super) fn walk(
-        &self,
-        found: &Found,
-        wanted: &Wanted<'_>,
-        resume: Resume,
-        mut room: usize,
-        mut take: impl FnMut(u64, i64),
-    ) -> Option<Resume> {
-        for chain in resume.chain..2 {
-            let (from, to) = bounds(found, wanted, chain);
-            let mut row = resume.row.filter(|_| chain == resume.chain).unwrap_or(found.rows[chain]);
-            if row == NONE {
-                continue;
-            }
-            let pane = &self.panes[found.panes[chain] as usize];
-            while row != NONE {
-                if pane.is_wanted(row, wanted, from, to) {
-                    if room == 0 {
-                        return Some(Resume { chain, row: Some(row) });
-                    }
-                    room -= 1;
-                    take(number(found.panes[chain], row), pane.rows[row as usize].due);
+    pub(super) fn walk(&self, found: Found, wanted: &Wanted<'_>, rows_max: usize, out: &mut Vec<u64>) -> u32 {
+        let mut row = found.row;
+        while row != NONE {
+            let pane = &self.panes[found.pane as usize];
+            if pane.is_wanted(row, wanted) {
+                if out.len() == rows_max {
+                    break;
                 }
-                row = pane.rows[row as usize].next;
+                out.push(number(found.pane, row));
             }
+            row = pane.rows[row as usize].next;
         }
-        None
+        row
     }
 
     /// Whether a record has a partner.
-    pub(super) fn has_any(&self, found: &Found, wanted: &Wanted<'_>) -> bool {
-        (0..2).any(|chain| {
-            let (from, to) = bounds(found, wanted, chain);
-            let mut row = found.rows[chain];
-            while row != NONE {
-                let pane = &self.panes[found.panes[chain] as usize];
-                if pane.is_wanted(row, wanted, from, to) {
-                    return true;
-                }
-                row = pane.rows[row as usize].next;
+    pub(super) fn has_any(&self, found: Found, wanted: &Wanted<'_>) -> bool {
+        let mut row = found.row;
+        while row != NONE {
+            let pane = &self.panes[found.pane as usize];
+            if pane.is_wanted(row, wanted) {
+                return true;
             }
-            false
-        })
+            row = pane.rows[row as usize].next;
+        }
+        false
     }
 
-    /// Takes the partners of a record out of their chains, into `out`, until that has `rows_max`; whether there may be more. Chains that were
+    /// Takes the partners of a record out of their chain, into `out`, until that has `rows_max`; whether there may be more. Chains that were
     /// found for others before are so no longer.
-    pub(super) fn take_out(&mut self, found: &Found, wanted: &Wanted<'_>, rows_max: usize, out: &mut Vec<u64>) -> bool {
-        for chain in 0..2 {
-            let (from, to) = bounds(found, wanted, chain);
-            let (mut before, mut row) = (NONE, found.rows[chain]);
-            while row != NONE {
-                let pane = &mut self.panes[found.panes[chain] as usize];
-                let next = pane.rows[row as usize].next;
-                if pane.is_wanted(row, wanted, from, to) {
-                    if out.len() == rows_max {
-                        return true;
-                    }
-                    out.push(number(found.panes[chain], row));
-                    pane.take_out(row, before);
-                } else {
-                    before = row;
+    pub(super) fn take_out(&mut self, found: Found, wanted: &Wanted<'_>, rows_max: usize, out: &mut Vec<u64>) -> bool {
+        let (mut before, mut row) = (NONE, found.row);
+        while row != NONE {
+            let pane = &mut self.panes[found.pane as usize];
+            let next = pane.rows[row as usize].next;
+            if pane.is_wanted(row, wanted) {
+                if out.len() == rows_max {
+                    return true;
                 }
-                row = next;
+                out.push(number(found.pane, row));
+                pane.take_out(row, before);
+            } else {
+                before = row;
             }
+            row = next;
         }
         false
     }
@@ -745,15 +713,6 @@ impl Chains {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.panes.len()
-    }
-}
-
-/// From when to when the partners in one of the two chains are due.
-#[inline]
-fn bounds(found: &Found, wanted: &Wanted<'_>, chain: usize) -> (i64, i64) {
-    match chain {
-        0 => (wanted.from, wanted.to.min(found.split.saturating_sub(1))),
-        _ => (wanted.from.max(found.split), wanted.to),
     }
 }
 

@@ -7,7 +7,8 @@ use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers};
 use mill_protocol::{Emission, Operator, Outbox, Progress, TaskContext, Watermark};
 
 use super::buffer::{Buffer, Row};
-use super::chains::{Chains, Found, Noted, Records, Resume, Wanted};
+use super::chains::{Chains, Found, Noted, Records, Wanted};
+use super::heads::NONE;
 use crate::accumulator::tests::{random, stage};
 use crate::fixture::context;
 
@@ -278,7 +279,6 @@ fn pairs_come_in_pieces(kind: JoinKind) {
     assert_eq!((pairs, pieces), (120_000, 120_000_usize.div_ceil(super::EMIT_ROWS)));
 }
 
-/// Rows that come and go leave neither frames nor keys behind, and those that stay keep their columns.
 #[test]
 fn a_left_row_that_has_been_judged_is_asked_for_no_more() {
     left_rows_are_judged_once(JoinKind::Interval { lower_us: -1_000_000, upper_us: 1_000_000 });
@@ -333,6 +333,7 @@ fn left_rows_are_judged_once(kind: JoinKind) {
     }
 }
 
+/// Rows that come and go leave neither frames nor keys behind, and those that stay keep their columns.
 #[test]
 fn a_buffer_stays_small() {
     let mut buffer = Buffer::default();
@@ -342,7 +343,7 @@ fn a_buffer_stays_small() {
         // One row of each batch stays for ever.
         let rows = values.iter().map(|&value| {
             let due = if value % 40 == 7 { i64::MAX - 1 } else { step + (random(&mut random_seed) % 20) as i64 };
-            Row::new(due, 0, value as u64)
+            Row::new(due, 0, value as u64, false)
         });
         let keys: Vec<[u8; 8]> = values.iter().map(|value| (value % 1000).to_le_bytes()).collect();
         buffer
@@ -350,18 +351,73 @@ fn a_buffer_stays_small() {
                 (u64::from(keys[row][0]), &keys[row][..])
             })
             .unwrap();
-        let gone = buffer.take_due(step);
+        let mut gone = Vec::new();
+        assert!(!buffer.drop_before(step, usize::MAX, &mut gone));
         if step % 100 == 0 {
-            let known: Vec<Option<i64>> = buffer.known(&gone).iter().map(|row| Some(row.durable as i64)).collect();
-            assert_eq!(&buffer.gather(&gone).unwrap()[0], &integers(&known));
+            let columns = buffer.gather(&gone).unwrap();
+            let known = buffer.known(&gone);
+            let values: Vec<String> = known.iter().map(|row| row.durable.to_string()).collect();
+            let column = &columns[0];
+            let found: Vec<String> = (0..gone.len())
+                .map(|row| arrow::util::display::array_value_to_string(column, row).unwrap())
+                .collect();
+            assert_eq!(found, values);
         }
-        buffer.remove(&gone, step);
         buffer.sweep().unwrap();
         rows_max = rows_max.max(buffer.stored());
     }
     assert!((3000..3000 + 40 * 21).contains(&buffer.len()), "{}", buffer.len());
     assert!(rows_max < 2 * buffer.len() + 40_000, "{rows_max}");
     assert_eq!(buffer.of_key(7, &7_i64.to_le_bytes()).len(), 120);
+}
+
+/// A buffer whose rows wait to be asked for finds what one does that puts all rows into its index at once.
+#[test]
+fn rows_that_wait_are_found() {
+    let (mut at_once, mut waits) = (Buffer::default(), Buffer::unasked());
+    let (mut seed, mut next, mut asked, mut found, mut waited) = (17, 0_i64, 0, 0, 0);
+    for step in 0..1500_i64 {
+        let rows = if random(&mut seed).is_multiple_of(40) { 900 } else { 1 + random(&mut seed) % 60 } as usize;
+        let keys: Vec<[u8; 8]> = (0..rows).map(|_| (random(&mut seed) % 500).to_le_bytes()).collect();
+        let dues: Vec<i64> = (0..rows).map(|_| step + (random(&mut seed) % 30) as i64).collect();
+        let values: Vec<Option<i64>> = (next..next + rows as i64).map(Some).collect();
+        next += rows as i64;
+        for buffer in [&mut at_once, &mut waits] {
+            let rows = dues.iter().map(|&due| Row::new(due, 0, 0, false)).collect();
+            buffer.add(vec![integers(&values)], rows, |row| (hash_of(&keys[row]), &keys[row][..])).unwrap();
+        }
+        // Mostly few keys are asked for, for some time none, and at times many, so that rows do not wait for a while.
+        let count = match (step / 100) % 4 {
+            0 => 0,
+            1 | 2 => 1 + random(&mut seed) % 3,
+            _ => random(&mut seed) % 400,
+        };
+        let wanted: Vec<[u8; 8]> = (0..count).map(|_| (random(&mut seed) % 600).to_le_bytes()).collect();
+        if count > 0 {
+            waits.ask(wanted.iter().map(hash_of));
+        }
+        let rows_of = |buffer: &Buffer, key: &[u8; 8]| buffer.of_key(hash_of(key), key).to_vec();
+        for key in &wanted {
+            let rows = rows_of(&waits, key);
+            assert_eq!(rows, rows_of(&at_once, key), "step {step}");
+            found += rows.len();
+            asked += 1;
+        }
+        waited += waits.waiting();
+        let mut gone = [Vec::new(), Vec::new()];
+        for (buffer, gone) in [&mut at_once, &mut waits].into_iter().zip(&mut gone) {
+            assert!(!buffer.drop_before(step, usize::MAX, gone));
+            buffer.sweep().unwrap();
+        }
+        assert_eq!(gone[0], gone[1]);
+        assert_eq!((at_once.len(), at_once.stored()), (waits.len(), waits.stored()));
+    }
+    assert!(asked > 10_000 && found > 10_000 && waited > 100_000, "{asked} {found} {waited}");
+}
+
+/// Some keys share a hash.
+fn hash_of(key: &[u8; 8]) -> u64 {
+    (u64::from_le_bytes(*key) / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// A row as a list keeps it.
@@ -387,16 +443,18 @@ fn records(keys: &[u64], dues: &[i64], is_word: bool) -> Records {
 
 #[test]
 fn chains_find_what_a_list_has() {
-    for (length, is_word) in [(0, true), (0, false), (1, true), (17, false), (17, true), (5000, true)] {
-        let mut chains = Chains::new(length, true);
+    for (slide, is_word) in [(1, true), (1, false), (10, true), (10, false)] {
+        let mut chains = Chains::new(slide, true);
         let mut list: Vec<Listed> = Vec::new();
-        let (mut seed, mut next, mut found_rows, mut panes_max) = (17 + length as u64, 0_i64, 0, 0);
+        let (mut seed, mut next, mut found_rows, mut panes_max) = (17 + slide as u64, 0_i64, 0, 0);
+        // When a window is over that is soon.
+        let window = |step: i64, ahead: i64| (step + ahead).div_euclid(slide) * slide + slide - 1;
         for step in 0..900_i64 {
             // Mostly a few rows, and many at times; in no order, and some far ahead.
             let rows = if random(&mut seed).is_multiple_of(60) { 3000 } else { 1 + random(&mut seed) % 60 } as usize;
-            let keys: Vec<u64> = (0..rows).map(|_| random(&mut seed) % 300).collect();
+            let keys: Vec<u64> = (0..rows).map(|_| random(&mut seed) % 50).collect();
             let ahead = |seed: &mut u64| if random(seed).is_multiple_of(500) { random(seed) % 1_000_000 } else { random(seed) % 30 };
-            let dues: Vec<i64> = (0..rows).map(|_| step + ahead(&mut seed) as i64).collect();
+            let dues: Vec<i64> = (0..rows).map(|_| window(step, ahead(&mut seed) as i64)).collect();
             let values: Vec<i64> = (next..next + rows as i64).collect();
             next += rows as i64;
             let noted: Vec<Noted> =
@@ -407,32 +465,32 @@ fn chains_find_what_a_list_has() {
                 Listed { key, value, due, is_matched: value % 7 == 0, is_out: false }
             }));
             let count = if step % 100 < 20 { 0 } else { random(&mut seed) % 40 } as usize;
-            let keys: Vec<u64> = (0..count).map(|_| random(&mut seed) % 320).collect();
-            let from: Vec<i64> = (0..count).map(|_| step + ahead(&mut seed) as i64).collect();
-            let asked = records(&keys, &from, is_word);
+            let keys: Vec<u64> = (0..count).map(|_| random(&mut seed) % 60).collect();
+            let dues: Vec<i64> = (0..count).map(|_| window(step, ahead(&mut seed) as i64)).collect();
+            let asked = records(&keys, &dues, is_word);
             let mut found = vec![Found::NOTHING; count];
-            chains.find_all(&mut found, &asked.hashes, &from, length);
+            chains.find_all(&mut found, &asked.hashes, &dues);
+            let wanted = |place: usize| Wanted { word: asked.words[place], key: asked.keys.get(place), due: dues[place] };
             for place in 0..count {
-                let (from, to) = (from[place], from[place] + length);
-                let wanted = Wanted { word: asked.words[place], key: asked.keys.get(place), from, to };
-                let is_partner = |row: &Listed| !row.is_out && row.key == keys[place] && (from..=to).contains(&row.due);
+                let is_partner = |row: &Listed| !row.is_out && row.key == keys[place] && row.due == dues[place];
                 let expected: Vec<i64> = list.iter().filter(|row| is_partner(row)).map(|row| row.value).collect();
-                let (mut numbers, mut resume) = (Vec::new(), Some(Resume::default()));
-                while let Some(at) = resume {
+                let (mut numbers, mut at) = (Vec::new(), found[place]);
+                loop {
                     let before = numbers.len();
-                    resume = chains.walk(&found[place], &wanted, at, 3, |number, due| {
-                        assert!((from..=to).contains(&due));
-                        numbers.push(number);
-                    });
-                    assert!(numbers.len() - before == 3 || resume.is_none());
+                    let row = chains.walk(at, &wanted(place), before + 3, &mut numbers);
+                    if row == NONE {
+                        break;
+                    }
+                    assert_eq!(numbers.len() - before, 3);
+                    at = at.from(row);
                 }
-                assert_eq!(chains.has_any(&found[place], &wanted), !numbers.is_empty());
+                assert_eq!(chains.has_any(found[place], &wanted(place)), !numbers.is_empty());
                 let mut got: Vec<i64> = chains.known(&numbers).map(|(_, noted)| noted.durable as i64).collect();
                 if !numbers.is_empty() {
                     assert_eq!(&chains.gather(&numbers).unwrap()[0], &integers(&got.iter().map(|&value| Some(value)).collect::<Vec<_>>()));
                 }
                 got.sort_unstable();
-                assert_eq!(got, expected, "step {step}, length {length}");
+                assert_eq!(got, expected, "step {step}, slide {slide}");
                 found_rows += got.len();
                 if place % 8 == 0 && !numbers.is_empty() {
                     chains.mark(&mut numbers);
@@ -441,17 +499,13 @@ fn chains_find_what_a_list_has() {
                 }
             }
             if count > 0 && step % 3 == 0 {
-                // The chains of the last one are looked for again, as others may have changed them.
                 let place = count - 1;
-                chains.find_all(&mut found[place..], &asked.hashes[place..], &from[place..], length);
-                let wanted = Wanted { word: asked.words[place], key: asked.keys.get(place), from: from[place], to: from[place] + length };
+                let is_partner = |row: &Listed| !row.is_out && row.key == keys[place] && row.due == dues[place];
                 let mut out = Vec::new();
-                assert!(!chains.take_out(&found[place], &wanted, usize::MAX, &mut out));
-                for value in chains.known(&out).map(|(_, noted)| noted.durable as i64) {
-                    let row = list.iter_mut().find(|row| row.value == value).unwrap();
-                    assert!(!row.is_out && row.key == keys[place]);
-                    row.is_out = true;
-                }
+                assert!(!chains.take_out(found[place], &wanted(place), usize::MAX, &mut out));
+                assert_eq!(list.iter_mut().filter(|row| is_partner(row)).map(|row| row.is_out = true).count(), out.len());
+                let values: Vec<i64> = chains.known(&out).map(|(_, noted)| noted.durable as i64).collect();
+                assert!(list.iter().filter(|row| values.contains(&row.value)).all(|row| row.is_out && row.key == keys[place]));
             }
             let (mut unmatched, mut has_more) = (Vec::new(), true);
             let mut got = Vec::new();
@@ -468,13 +522,13 @@ fn chains_find_what_a_list_has() {
             assert_eq!(got, expected);
             panes_max = panes_max.max(chains.len());
         }
-        assert!(found_rows > 2000 && panes_max < 60, "{found_rows} rows in {panes_max} panes");
+        assert!(found_rows > 2000 && panes_max < 120, "{found_rows} rows in {panes_max} panes");
     }
 }
 
-/// Grains of few rows share panes, grains of many do not, and either go with the watermark.
+/// Windows of few records share panes, windows of many do not, and either go with the watermark.
 #[test]
-fn panes_have_many_rows_and_go_with_their_grains() {
+fn panes_have_many_rows_and_go_with_their_windows() {
     for (rows, panes_max) in [(1, 8), (10_000, 4)] {
         let mut chains = Chains::new(10, true);
         let (mut most, mut unmatched) = (0, 0);
@@ -488,10 +542,10 @@ fn panes_have_many_rows_and_go_with_their_grains() {
             // A key has its own row.
             let last = keys.len() - 1;
             let mut found = [Found::NOTHING];
-            chains.find_all(&mut found, &new.hashes[last..], &[due], 0);
-            let wanted = Wanted { word: new.words[last], key: &[], from: due, to: due };
+            chains.find_all(&mut found, &new.hashes[last..], &[due]);
+            let wanted = Wanted { word: new.words[last], key: &[], due };
             let mut partners = Vec::new();
-            assert!(chains.walk(&found[0], &wanted, Resume::default(), 100, |number, _| partners.push(number)).is_none());
+            assert_eq!(chains.walk(found[0], &wanted, 100, &mut partners), NONE);
             let columns = chains.gather(&partners).unwrap();
             assert_eq!((columns[0].len(), &columns[0]), (1, &integers(&[Some(window * rows + rows - 1)])));
             // Three windows are open.
@@ -512,7 +566,7 @@ fn panes_have_many_rows_and_go_with_their_grains() {
 
 /// Records that come thick after a long time of few do not stay for as long as those few did.
 #[test]
-fn a_pane_of_many_grains_takes_no_more_once_it_has_many_records() {
+fn a_pane_of_many_windows_takes_no_more_once_it_has_many_records() {
     let mut chains = Chains::new(10, false);
     let mut most = 0;
     for step in 0..1200_i64 {
