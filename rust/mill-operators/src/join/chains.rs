@@ -12,7 +12,7 @@
 //!
 //! A pane has one window where windows have many rows, or else so many that it has about [`PANE_ROWS`]: a window of few rows costs no table
 //! of its own. Then rows stay until the last window of the pane is over. Nobody finds them: a record that could is late. A pane that gets
-//! more rows than that takes no windows after those that it has rows of.
+//! more rows than that takes no windows after those that it has rows of; if those are few rows of windows far ahead, they leave it.
 //!
 //! Rows are put into chains only when somebody looks: a pane that nobody asks has none.
 
@@ -79,6 +79,8 @@ struct Pane {
     latest: i64,
     /// How many rows it has, with those of a batch that are about to be added.
     expected: usize,
+    /// With how many rows it is looked whether some of them are far ahead.
+    look_at: usize,
     /// At least twice as many as rows that are in it: from the home of a tag to its place none is free.
     places: Vec<Place>,
     /// How many rows are in it: the first ones.
@@ -263,6 +265,7 @@ impl Pane {
             last,
             latest: i64::MIN,
             expected: 0,
+            look_at: PANE_ROWS_MAX,
             places: memory.places,
             linked: 0,
             rows: memory.rows,
@@ -402,15 +405,57 @@ impl Chains {
     }
 
     /// The pane that takes a grain; makes one if there is none.
-    fn pane_for(&mut self, grain: i64, near: usize) -> usize {
-        match self.pane_of(grain, near) {
-            Some(at) if !self.panes[at].is_full_for(grain) => at,
-            Some(at) => {
-                self.panes[at].last = self.panes[at].latest;
-                self.add_pane(grain)
-            }
-            None => self.add_pane(grain),
+    fn pane_for(&mut self, grain: i64, near: usize) -> Result<usize> {
+        let Some(at) = self.pane_of(grain, near) else { return Ok(self.add_pane(grain)) };
+        let pane = &mut self.panes[at];
+        if pane.is_full_for(grain) {
+            pane.last = pane.latest;
+            return Ok(self.add_pane(grain));
         }
+        if grain < pane.latest && pane.rows.len() >= pane.look_at {
+            self.part_with(at, grain)?;
+        }
+        Ok(at)
+    }
+
+    /// Gives the rows of a pane that are after this grain a pane of their own if they are few. Otherwise a record whose clock is far ahead
+    /// would have the pane take all that come until then.
+    fn part_with(&mut self, at: usize, grain: i64) -> Result<()> {
+        let after = grain.saturating_add(1).saturating_mul(self.grain);
+        let pane = &mut self.panes[at];
+        pane.look_at = 2 * pane.rows.len();
+        let is_ahead = |row: &Row| row.due >= after && !row.is_out;
+        let ahead: Vec<u32> = (0..pane.rows.len() as u32).filter(|&row| is_ahead(&pane.rows[row as usize])).collect();
+        if ahead.len() > pane.rows.len() / 4 {
+            return Ok(());
+        }
+        let numbers: Vec<u64> = ahead.iter().map(|&row| number(at as u32, row)).collect();
+        let columns = self.gather(&numbers)?;
+        let pane = &mut self.panes[at];
+        let mut own = Pane::new(grain + 1, pane.last, Spare::default());
+        (own.latest, own.expected) = (pane.latest, ahead.len());
+        (pane.last, pane.latest) = (grain, grain);
+        for &row in &ahead {
+            let left = &mut pane.rows[row as usize];
+            own.rows.push(Row { next: NONE, part: 0, ..*left });
+            left.is_out = true;
+            if !pane.keys.ends.is_empty() {
+                own.keys.push(pane.keys.get(row as usize));
+            }
+            if let Some(noted) = pane.noted.get_mut(row as usize) {
+                own.noted.push(*noted);
+                // It is emitted there, if at all.
+                noted.is_matched = true;
+            }
+        }
+        // The others are put into chains again, without those.
+        pane.places.clear();
+        if self.is_noted {
+            own.dues.add(own.rows.iter().zip(0..).map(|(row, number)| (row.due, number)).collect());
+        }
+        own.push(Part { start: 0, rows: ahead.len(), columns })?;
+        self.panes.insert(at + 1, own);
+        Ok(())
     }
 
     /// Makes a pane for a grain that has none.
@@ -452,13 +497,13 @@ impl Chains {
         // Mostly all of them are of one pane.
         let Some(&due) = records.dues.first() else { return Ok(()) };
         let mut grain = Grain::of(due, self.grain);
-        let mut at = self.pane_for(grain.number, 0);
+        let mut at = self.pane_for(grain.number, 0)?;
         let mut is_one = true;
         for &due in &records.dues {
             if !grain.holds(due) {
                 grain = Grain::of(due, self.grain);
                 let (first, panes) = (self.panes[at].first, self.panes.len());
-                at = self.pane_for(grain.number, at);
+                at = self.pane_for(grain.number, at)?;
                 is_one &= self.panes[at].first == first && self.panes.len() == panes;
             }
             let pane = &mut self.panes[at];
@@ -601,8 +646,8 @@ impl Chains {
         false
     }
 
-    /// Takes the partners of a record out of their chain, into `out`, until that has `rows_max`; whether there may be more. Chains that were
-    /// found for others before are so no longer.
+    /// Takes the partners of a record out of their chain, into `out`, until that has `rows_max`; whether there may be more. They are to be
+    /// [marked](Chains::mark). Chains that were found for others before are so no longer.
     pub(super) fn take_out(&mut self, found: Found, wanted: &Wanted<'_>, rows_max: usize, out: &mut Vec<u64>) -> bool {
         let (mut before, mut row) = (NONE, found.row);
         while row != NONE {

@@ -506,6 +506,9 @@ fn chains_find_what_a_list_has() {
                 assert_eq!(list.iter_mut().filter(|row| is_partner(row)).map(|row| row.is_out = true).count(), out.len());
                 let values: Vec<i64> = chains.known(&out).map(|(_, noted)| noted.durable as i64).collect();
                 assert!(list.iter().filter(|row| values.contains(&row.value)).all(|row| row.is_out && row.key == keys[place]));
+                // What is taken out has had a partner.
+                chains.mark(&mut out);
+                list.iter_mut().filter(|row| row.is_out).for_each(|row| row.is_matched = true);
             }
             let (mut unmatched, mut has_more) = (Vec::new(), true);
             let mut got = Vec::new();
@@ -580,4 +583,48 @@ fn a_pane_of_many_windows_takes_no_more_once_it_has_many_records() {
         most = most.max(chains.rows());
     }
     assert!((200..20_000).contains(&most), "{most} rows of 200 a window");
+}
+
+/// A record of each batch has a clock that is far ahead: the others go with their windows all the same.
+#[test]
+fn records_far_ahead_hold_no_others() {
+    for is_noted in [false, true] {
+        let mut chains = Chains::new(10, is_noted);
+        let (mut most, mut unmatched, mut next) = (0, 0, 0);
+        for step in 0..1500_i64 {
+            // Few at first, so that panes have many windows.
+            let rows = if step < 100 { 3 } else { 400 };
+            let mut dues = vec![10 * step + 9; rows];
+            dues[0] += 10_000_000 + 10 * (step % 7);
+            let keys: Vec<u64> = (0..rows as u64).collect();
+            let noted = keys.iter().map(|&hash| Noted { hash, durable: 0, is_matched: false });
+            let noted: Vec<Noted> = if is_noted { noted.collect() } else { Vec::new() };
+            let values: Vec<Option<i64>> = (next..next + rows as i64).map(Some).collect();
+            next += rows as i64;
+            let new = records(&keys, &dues, step % 2 == 0);
+            chains.add(&[integers(&values)], &records(&keys, &dues, true), &noted).unwrap();
+            // The last of this batch, and the one far ahead.
+            for place in [rows - 1, 0] {
+                let mut found = [Found::NOTHING];
+                chains.find_all(&mut found, &new.hashes[place..=place], &dues[place..=place]);
+                let wanted = Wanted { word: keys[place], key: &[], due: dues[place] };
+                let mut partners = Vec::new();
+                assert_eq!(chains.walk(found[0], &wanted, 10_000, &mut partners), NONE);
+                assert!(!partners.is_empty(), "step {step}, place {place}");
+                let columns = chains.gather(&partners[..1]).unwrap();
+                assert_eq!(&columns[0], &integers(&values[place..=place]), "the newest is the first");
+            }
+            let mut gone = Vec::new();
+            if is_noted {
+                assert!(!chains.drop_before(10 * step, usize::MAX, &mut gone));
+                unmatched += gone.len();
+            }
+            chains.sweep(10 * step);
+            most = most.max(chains.rows());
+        }
+        assert!(most < 60_000, "{most} rows of 400 a window");
+        let mut gone = Vec::new();
+        assert!(!is_noted || !chains.drop_before(i64::MAX, usize::MAX, &mut gone));
+        assert_eq!(unmatched + gone.len(), if is_noted { 100 * 3 + 1400 * 400 } else { 0 });
+    }
 }
