@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import operator
 import random
@@ -199,7 +200,7 @@ def test_results_by_the_clock_take_the_job_back(tmp_path: Path) -> None:
     report = run(totals.write_sqlite(tmp_path / "out.db", "t", key="k"), tmp_path)
     assert not left
     assert any(note.startswith("restart 1") and "of the job" in note for note in report.notes), report.notes
-    with sqlite3.connect(tmp_path / "out.db") as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / "out.db")) as db:
         shown = {key: (count, most) for key, count, most in db.execute("SELECT k, count, most FROM t")}
     assert shown == {k: (len(range(k, 5_000, 7)), range(k, 5_000, 7)[-1]) for k in range(7)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -261,7 +262,7 @@ def run_until(database: postgres.Server, schema: str, folder: Path, stream: mill
 def sqlite_rows(folder: Path, by: str = "1") -> list[tuple[Any, ...]]:
     if not (folder / "out.db").exists():
         return []
-    with sqlite3.connect(folder / "out.db") as connection:
+    with contextlib.closing(sqlite3.connect(folder / "out.db")) as connection:
         try:
             return connection.execute(f"select * from t order by {by}").fetchall()
         except sqlite3.OperationalError:
