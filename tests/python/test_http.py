@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import random
@@ -250,8 +251,11 @@ def test_a_request_left_behind_while_it_connects_is_not_sent(tmp_path: Path, mon
         job.cancel()
         assert job.wait("60s").status == "cancelled"
         accepted.settimeout(60)
-        with context.wrap_socket(accepted, server_side=True) as secure:
-            assert secure.recv(1) == b""
+        received = b""
+        # Whether the other side closes the connection or resets it depends on what of the handshake it has read.
+        with contextlib.suppress(ConnectionResetError), context.wrap_socket(accepted, server_side=True) as secure:
+            received = secure.recv(1)
+        assert received == b""
 
 
 @pytest.mark.parametrize("answer", ["none", (503, {"Retry-After": "3000"}, ""), "no server"])
