@@ -308,6 +308,7 @@ impl BufferedJoin {
         };
         // A checkpoint has the bytes of all keys, with the end of the window, and so have buffers.
         if !is_word || self.windows.is_none() || self.durable.is_some() {
+            records.keys = Keys::with_capacity(rows.len());
             let keys = &mut records.keys;
             for (&row, &due) in rows.iter().zip(&records.dues) {
                 encoded.write_key(kind, row as usize, &mut keys.bytes);

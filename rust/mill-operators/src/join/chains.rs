@@ -131,6 +131,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// Room for so many keys of one number each, with its hash, and the end of a window.
+    pub(super) fn with_capacity(keys: usize) -> Keys {
+        Keys { bytes: Vec::with_capacity(25 * keys), ends: Vec::with_capacity(keys) }
+    }
+
     /// Ends the key whose bytes were added.
     pub(super) fn end(&mut self) {
         self.ends.push(self.bytes.len());
@@ -429,12 +434,17 @@ impl Chains {
         if ahead.len() > pane.rows.len() / 4 {
             return Ok(());
         }
+        let (last, latest) = (pane.last, pane.latest);
+        (pane.last, pane.latest) = (grain, grain);
+        if ahead.is_empty() {
+            // Those that were ahead have been taken out.
+            return Ok(());
+        }
         let numbers: Vec<u64> = ahead.iter().map(|&row| number(at as u32, row)).collect();
         let columns = self.gather(&numbers)?;
         let pane = &mut self.panes[at];
-        let mut own = Pane::new(grain + 1, pane.last, Spare::default());
-        (own.latest, own.expected) = (pane.latest, ahead.len());
-        (pane.last, pane.latest) = (grain, grain);
+        let mut own = Pane::new(grain + 1, last, Spare::default());
+        (own.latest, own.expected) = (latest, ahead.len());
         for &row in &ahead {
             let left = &mut pane.rows[row as usize];
             own.rows.push(Row { next: NONE, part: 0, ..*left });

@@ -628,3 +628,38 @@ fn records_far_ahead_hold_no_others() {
         assert_eq!(unmatched + gone.len(), if is_noted { 100 * 3 + 1400 * 400 } else { 0 });
     }
 }
+
+/// Records far ahead that have been taken out leave nothing to part with, and what comes after them keeps its columns.
+#[test]
+fn records_far_ahead_that_are_taken_out_are_parted_with() {
+    let mut chains = Chains::new(10, true);
+    let add = |chains: &mut Chains, keys: &[u64], due: i64| {
+        let noted: Vec<Noted> = keys.iter().map(|&hash| Noted { hash, durable: 0, is_matched: false }).collect();
+        let values: Vec<Option<i64>> = keys.iter().map(|&key| Some(key as i64)).collect();
+        chains.add(&[integers(&values)], &records(keys, &vec![due; keys.len()], true), &noted).unwrap();
+    };
+    let find = |chains: &mut Chains, key: u64, due: i64| {
+        let mut found = [Found::NOTHING];
+        chains.find_all(&mut found, &records(&[key], &[due], true).hashes, &[due]);
+        found[0]
+    };
+    // Panes of ever more windows, the last of which has one far ahead.
+    for step in 0..200_i64 {
+        add(&mut chains, &[1], 10 * step + 9);
+    }
+    add(&mut chains, &[7], 12_009);
+    let mut out = Vec::new();
+    let (wanted, found) = (Wanted { word: 7, key: &[], due: 12_009 }, find(&mut chains, 7, 12_009));
+    assert!(!chains.take_out(found, &wanted, 10, &mut out));
+    assert_eq!(out.len(), 1);
+    chains.mark(&mut out);
+    for step in 200..1400_i64 {
+        let keys: Vec<u64> = (0..200).collect();
+        add(&mut chains, &keys, 10 * step + 9);
+        let due = 10 * step + 9;
+        let mut partners = Vec::new();
+        let found = find(&mut chains, 150, due);
+        assert_eq!(chains.walk(found, &Wanted { word: 150, key: &[], due }, 10, &mut partners), NONE);
+        assert_eq!(&chains.gather(&partners).unwrap()[..], &[integers(&[Some(150)])], "step {step}");
+    }
+}
