@@ -13,9 +13,10 @@
 //! records that are not late on their own side, so they come before that watermark; and as a pair is found when the later of its
 //! records comes, it is found once. Which rows there are depends on no timing between the sides.
 //!
-//! Of an interval, each side has a [buffer] where the rows of a key are sorted by due, and a record at `t` finds the rows of the other
-//! side with dues in `[t, t + upper - lower]`. Of windows, each side has [chains] of the rows of a key and a window: a record of several
-//! windows is kept once for each, due at the last time of the window, and finds rows of the other side with the same due.
+//! Rows lie in panes that are dropped as a whole, in chains of rows of a key ([`linked`]). Of an interval, panes have [spans] of dues, and a
+//! record at `t` finds the rows of the other side with dues in `[t, t + upper - lower]`. Of windows, a [chain](chains) has the rows of a key
+//! and a window: a record of several windows is kept once for each, due at the last time of the window, and finds rows of the other side with
+//! the same due.
 //!
 //! ```text
 //!   left at t:   partners in [t + lower, t + upper]     due t + upper
@@ -27,11 +28,15 @@ mod buffer;
 mod chains;
 pub(crate) mod dues;
 mod durable;
+mod grain;
 pub(crate) mod heads;
 pub(crate) mod index;
 pub(crate) mod late;
+mod linked;
+mod panes;
+mod records;
 mod session;
-mod unasked;
+mod spans;
 
 pub(crate) use self::session::SessionJoin;
 
@@ -47,11 +52,13 @@ use mill_protocol::{
 use mill_state::{KeyBatch, KeyEncoder, KeyKind};
 
 use self::assemble::{Assembler, Bounds};
-use self::buffer::{Buffer, LOOKED_UP, Row};
-use self::chains::{Chains, Found, Keys, Noted, Records, Wanted};
+use self::chains::Chains;
 use self::durable::{Durable, KeptRow, NewRows};
 use self::heads::NONE;
 use self::late::{push_late, time_at, with_key};
+use self::panes::{Found, Panes, number};
+use self::records::{Keys, Noted, Records, Wanted};
+use self::spans::Spans;
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, JoinShape, JoinWindow, Shape, own};
 use crate::windows::{Aligned, Pane, within_reach};
@@ -60,55 +67,23 @@ use crate::windows::{Aligned, Pane, within_reach};
 const EMIT_ROWS: usize = 16_384;
 /// How many rows are decoded at a time.
 const DECODE_ROWS: usize = 8192;
+/// How many records are looked up at once: so many that what was read of them is still near.
+const LOOKED_UP: usize = 256;
 
 /// Joins two inputs of which records are kept.
 pub(crate) struct BufferedJoin {
     plan: JoinPlan,
     assembler: Assembler,
     windows: Option<Aligned>,
+    /// How long after the first partner of a record the last one is due.
+    length: i64,
     encoder: KeyEncoder,
-    kept: Kept,
+    /// The records of each side.
+    kept: [Box<dyn Panes>; 2],
     durable: Option<Durable>,
     watermarks: [Watermark; 2],
     work: Option<Work>,
     described: Described,
-}
-
-/// The records of each side.
-enum Kept {
-    /// Of an interval.
-    Buffers([Buffer; 2]),
-    /// Of windows.
-    Chains([Chains; 2]),
-}
-
-impl Kept {
-    /// The columns of these rows of a side, in this order.
-    fn gather(&self, side: usize, numbers: &[u64]) -> Result<Vec<ArrayRef>> {
-        match self {
-            Kept::Buffers(buffers) => buffers[side].gather(numbers),
-            Kept::Chains(chains) => chains[side].gather(numbers),
-        }
-    }
-
-    /// When these rows of a side are dropped, and what is noted of them.
-    fn known(&self, side: usize, numbers: &[u64]) -> Vec<(i64, Noted)> {
-        match self {
-            Kept::Buffers(buffers) => {
-                let noted = |row: Row| Noted { hash: row.hash, durable: row.durable, is_matched: row.is_matched };
-                buffers[side].known(numbers).into_iter().map(|row| (row.due, noted(row))).collect()
-            }
-            Kept::Chains(chains) => chains[side].known(numbers).collect(),
-        }
-    }
-
-    /// Marks rows as having a partner; those that had none before are left in `numbers`.
-    fn mark(&mut self, side: usize, numbers: &mut Vec<u64>) {
-        match self {
-            Kept::Buffers(buffers) => buffers[side].mark(numbers),
-            Kept::Chains(chains) => chains[side].mark(numbers),
-        }
-    }
 }
 
 /// Records and their partners: the entries of the records, the numbers of the partners, and the times of the pairs if they have
@@ -136,13 +111,11 @@ struct Probe {
     rows: Vec<u32>,
     times: Vec<i64>,
     records: Records,
-    /// Where the rows of the next entries are, from the entry `found_from` on: in a buffer, or in chains.
-    slots: Vec<u32>,
+    /// Up to which entry it has been looked where their partners are, and where those are, from the next on that has not been visited.
+    looked_up: usize,
     found: Vec<Found>,
-    found_from: usize,
-    /// The entry to continue with, and how many of its partners have had their row, or which is the next.
     next: usize,
-    skip: usize,
+    /// The partner to go on with, in the middle of a chain.
     resume: u32,
     is_matched: Vec<bool>,
 }
@@ -150,6 +123,10 @@ struct Probe {
 impl Probe {
     fn entries(&self) -> usize {
         self.rows.len()
+    }
+
+    fn has_more(&self) -> bool {
+        self.next < self.found.len() || self.looked_up < self.entries()
     }
 
     /// Only these of its entries.
@@ -187,14 +164,22 @@ impl BufferedJoin {
         let shape = Shape::Join(shape);
         let described = Description { schema: Arc::clone(&stage.schema), keeps_pending: false, shape }.described();
         let windows = window.map(|window| Aligned::new(window, 0));
-        let kept = match &windows {
-            None => Kept::Buffers([Buffer::unasked(), Buffer::unasked()]),
-            Some(windows) => Kept::Chains([0, 1].map(|side| Chains::new(windows.slide(), notes_partners(plan.how, side)))),
+        let length = match plan.kind {
+            JoinKind::Interval { lower_us, upper_us } => upper_us.saturating_sub(lower_us),
+            JoinKind::Window(_) | JoinKind::Session { .. } => 0,
         };
+        let kept = [0, 1].map(|side| -> Box<dyn Panes> {
+            let is_noted = notes_partners(plan.how, side);
+            match &windows {
+                None => Box::new(Spans::new(length, is_noted)),
+                Some(windows) => Box::new(Chains::new(windows.slide(), is_noted)),
+            }
+        });
         Ok(BufferedJoin {
             plan: plan.clone(),
             assembler,
             windows,
+            length,
             encoder: KeyEncoder::new(&types).map_err(state_error)?,
             kept,
             durable,
@@ -232,14 +217,6 @@ impl BufferedJoin {
             JoinKind::Interval { upper_us, .. } if side == 0 => due.saturating_sub(upper_us),
             JoinKind::Interval { lower_us, .. } => due.saturating_add(lower_us),
             JoinKind::Window(_) | JoinKind::Session { .. } => due,
-        }
-    }
-
-    /// How long after the first partner of a record the last one is due.
-    fn length(&self) -> i64 {
-        match self.plan.kind {
-            JoinKind::Interval { lower_us, upper_us } => upper_us.saturating_sub(lower_us),
-            JoinKind::Window(_) | JoinKind::Session { .. } => 0,
         }
     }
 
@@ -306,8 +283,8 @@ impl BufferedJoin {
             true => rows.iter().map(|&row| encoded.words()[row as usize]).collect(),
             false => records.hashes.clone(),
         };
-        // A checkpoint has the bytes of all keys, with the end of the window, and so have buffers.
-        if !is_word || self.windows.is_none() || self.durable.is_some() {
+        // A checkpoint has the bytes of all keys, with the end of the window.
+        if !is_word || self.durable.is_some() {
             records.keys = Keys::with_capacity(rows.len());
             let keys = &mut records.keys;
             for (&row, &due) in rows.iter().zip(&records.dues) {
@@ -320,18 +297,14 @@ impl BufferedJoin {
         }
         let times = rows.iter().map(|&row| times[row as usize]).collect();
         let is_matched = vec![false; rows.len()];
-        let (slots, found) = (Vec::new(), Vec::new());
-        Ok(Probe { side, columns, rows, times, records, slots, found, found_from: 0, next: 0, skip: 0, resume: NONE, is_matched })
+        Ok(Probe { side, columns, rows, times, records, looked_up: 0, found: Vec::new(), next: 0, resume: NONE, is_matched })
     }
 
     /// Looks for partners of records; whether there are more.
     fn probe(&mut self, probe: &mut Probe, out: &mut Outbox) -> Result<bool> {
         let other = 1 - probe.side;
-        let Pairs { entries, mut partners, times } = match &self.kept {
-            Kept::Buffers(_) => self.close_pairs(probe),
-            Kept::Chains(_) => self.window_pairs(probe),
-        };
-        let has_more = probe.next < probe.entries();
+        let Pairs { entries, mut partners, times } = self.pairs(probe);
+        let has_more = probe.has_more();
         if partners.is_empty() {
             return Ok(has_more);
         }
@@ -339,9 +312,9 @@ impl BufferedJoin {
             self.push_pairs(probe, &entries, &partners, times, out)?;
         }
         if notes_partners(self.plan.how, other) {
-            self.kept.mark(other, &mut partners);
+            self.kept[other].mark(&mut partners);
             if let Some(durable) = &mut self.durable {
-                for (due, noted) in self.kept.known(other, &partners) {
+                for (due, noted) in self.kept[other].known(&partners) {
                     durable.set_matched(other, due, noted.hash, noted.durable)?;
                 }
             }
@@ -352,107 +325,62 @@ impl BufferedJoin {
         Ok(has_more)
     }
 
-    /// The next pairs of records with those in the buffer of the other side. Without pairs in the result, the left record with a partner
-    /// is what counts: of a right one, all that it is the first partner of.
-    fn close_pairs(&mut self, probe: &mut Probe) -> Pairs {
-        let Kept::Buffers(buffers) = &self.kept else { return Pairs::default() };
-        let other = 1 - probe.side;
-        let has_pairs = self.plan.how.has_pairs();
-        let wants_all = has_pairs || other == 0;
-        let length = self.length();
+    /// The next pairs of records with those of the other side. Without pairs in the result, the left record with a partner is what counts: of
+    /// a right one, all that it is the first partner of.
+    fn pairs(&mut self, probe: &mut Probe) -> Pairs {
+        let (side, other) = (probe.side, 1 - probe.side);
+        let (has_pairs, is_word) = (self.plan.how.has_pairs(), is_word(self.encoder.kind()));
+        // A pair is at the later time of its two records, or at the last time of the window, when both are due.
+        let before = match (self.plan.kind, other) {
+            (JoinKind::Interval { upper_us, .. }, 0) => upper_us,
+            (JoinKind::Interval { lower_us, .. }, _) => lower_us.saturating_neg(),
+            (JoinKind::Window(_) | JoinKind::Session { .. }, _) => 0,
+        };
+        let kept = &mut self.kept[other];
+        let entries = probe.entries();
+        let Probe { records, times, looked_up, found, next, resume, is_matched, .. } = probe;
+        let first = if self.windows.is_some() { &records.dues } else { &*times };
         let mut pairs = Pairs::default();
-        while probe.next < probe.entries() {
-            let place = probe.next;
-            let records = &probe.records;
-            if place >= probe.found_from + probe.slots.len() {
-                let ahead = place..probe.entries().min(place + LOOKED_UP);
-                probe.slots.resize(ahead.len(), 0);
-                buffers[other].find_all(&mut probe.slots, |number| (records.hashes[place + number], records.keys.get(place + number)));
-                probe.found_from = place;
-            }
-            let of_key = buffers[other].of_slot(probe.slots[place - probe.found_from]);
-            if !of_key.is_empty() {
-                let from = probe.times[place];
-                let to = from.saturating_add(length);
-                let start = of_key.partition_point(|&(due, _)| due < from);
-                let found = of_key[start..].iter().skip(probe.skip).take_while(|&&(due, _)| due <= to);
-                if wants_all {
-                    let (before, room) = (pairs.partners.len(), EMIT_ROWS - pairs.partners.len());
-                    for &(due, number) in found.take(room) {
-                        pairs.partners.push(number);
-                        if has_pairs {
-                            pairs.times.push(from.max(self.time_of(other, due)));
-                        }
+        while *next < found.len() || *looked_up < entries {
+            let Some(&at) = found.get(*next) else {
+                let ahead = *looked_up..entries.min(*looked_up + LOOKED_UP);
+                kept.find_all(found, ahead.start, &records.hashes[ahead.clone()], &first[ahead.clone()], self.length);
+                (*looked_up, *next) = (ahead.end, 0);
+                continue;
+            };
+            let entry = at.record as usize;
+            let (from, key) = (first[entry], if is_word { &[] } else { records.keys.get(entry) });
+            let wanted = Wanted { word: records.words[entry], key, from, to: from.saturating_add(self.length) };
+            let rows = kept.rows_mut(at.pane as usize);
+            let Pairs { entries, partners, times } = &mut pairs;
+            let had = partners.len();
+            if has_pairs {
+                let row = if *resume == NONE { at.row } else { *resume };
+                *resume = rows.walk(row, &wanted, |row, due| {
+                    let has_room = partners.len() < EMIT_ROWS;
+                    if has_room {
+                        partners.push(number(at.pane, row));
+                        times.push(from.max(due.saturating_sub(before)));
                     }
-                    let count = pairs.partners.len() - before;
-                    pairs.entries.resize(pairs.partners.len(), place as u32);
-                    probe.is_matched[place] |= count > 0;
-                    if count == room {
-                        // Without pairs, those that were found are taken out below.
-                        probe.skip += if has_pairs { count } else { 0 };
-                        break;
-                    }
-                } else {
-                    probe.is_matched[place] = found.take(1).count() > 0;
+                    has_room
+                });
+                entries.resize(partners.len(), at.record);
+                is_matched[entry] |= partners.len() > had;
+                if *resume != NONE {
+                    break;
                 }
+            } else if side == 0 {
+                is_matched[entry] = is_matched[entry] || rows.walk(at.row, &wanted, |_, _| false) != NONE;
+            } else if rows.take_out(at.row, &wanted, EMIT_ROWS - had, |row| partners.push(number(at.pane, row))) {
+                // Left records that have been judged are asked for no more.
+                break;
             }
-            probe.next += 1;
-            probe.skip = 0;
-        }
-        if !has_pairs && let Kept::Buffers(buffers) = &mut self.kept {
-            // Left records that have been judged are asked for no more.
-            buffers[other].take_out(&pairs.partners);
-        }
-        pairs
-    }
-
-    /// The next pairs of records with those of the other side in the same windows, as [`close_pairs`](BufferedJoin::close_pairs).
-    fn window_pairs(&mut self, probe: &mut Probe) -> Pairs {
-        let Kept::Chains(chains) = &mut self.kept else { return Pairs::default() };
-        let chains = &mut chains[1 - probe.side];
-        let has_pairs = self.plan.how.has_pairs();
-        // Left records that have been judged are asked for no more.
-        let takes_out = !has_pairs && probe.side == 1;
-        let is_word = is_word(self.encoder.kind());
-        let mut pairs = Pairs::default();
-        while probe.next < probe.entries() {
-            let place = probe.next;
-            let records = &probe.records;
-            if place >= probe.found_from + probe.found.len() {
-                // What is taken out changes the chains of others.
-                let end = if takes_out { place + 1 } else { probe.entries().min(place + LOOKED_UP) };
-                probe.found.resize(end - place, Found::NOTHING);
-                chains.find_all(&mut probe.found, &records.hashes[place..end], &records.dues[place..end]);
-                probe.found_from = place;
+            *next += 1;
+            if rows.is_tired() {
+                rows.sort();
+                let left = found[*next..].iter_mut().filter(|left| left.pane == at.pane);
+                left.for_each(|left| left.row = rows.first_of(left.tag));
             }
-            let found = probe.found[place - probe.found_from];
-            if !found.is_empty() {
-                let key = if is_word { &[] } else { records.keys.get(place) };
-                let wanted = Wanted { word: records.words[place], key, due: records.dues[place] };
-                let before = pairs.partners.len();
-                if takes_out {
-                    let has_more = chains.take_out(found, &wanted, EMIT_ROWS, &mut pairs.partners);
-                    probe.is_matched[place] |= pairs.partners.len() > before;
-                    if has_more {
-                        probe.found.clear();
-                        break;
-                    }
-                } else if has_pairs {
-                    let found = if probe.resume == NONE { found } else { found.from(probe.resume) };
-                    let row = chains.walk(found, &wanted, EMIT_ROWS, &mut pairs.partners);
-                    pairs.times.resize(pairs.partners.len(), wanted.due);
-                    pairs.entries.resize(pairs.partners.len(), place as u32);
-                    probe.is_matched[place] |= pairs.partners.len() > before;
-                    if row != NONE {
-                        probe.resume = row;
-                        break;
-                    }
-                } else {
-                    probe.is_matched[place] = chains.has_any(found, &wanted);
-                }
-            }
-            probe.next += 1;
-            probe.resume = NONE;
         }
         pairs
     }
@@ -500,19 +428,10 @@ impl BufferedJoin {
         }
         let noted = hashes.iter().zip(&is_matched).zip(first..);
         let noted = noted.map(|((&hash, &is_matched), durable)| Noted { hash, durable, is_matched });
-        match &mut self.kept {
-            Kept::Buffers(buffers) => {
-                let rows = dues.iter().zip(noted);
-                let rows = rows.map(|(&due, noted)| Row::new(due, noted.hash, noted.durable, noted.is_matched));
-                buffers[side].add(columns, rows.collect(), |place| (hashes[place], keys.get(place)))
-            }
-            Kept::Chains(chains) => {
-                let noted: Vec<Noted> = if chains[side].is_noted() { noted.collect() } else { Vec::new() };
-                // The bytes of keys are kept only where the words do not say all.
-                let keys = if is_word(self.encoder.kind()) { Keys::default() } else { records.keys };
-                chains[side].add(&columns, &Records { keys, ..records }, &noted)
-            }
-        }
+        let noted: Vec<Noted> = if self.kept[side].is_noted() { noted.collect() } else { Vec::new() };
+        // The bytes of keys are kept only where the words do not say all.
+        let keys = if is_word(self.encoder.kind()) { Keys::default() } else { records.keys };
+        self.kept[side].add(&columns, &Records { keys, ..records }, &noted)
     }
 
     /// Drops rows of a side that can have no more partners; whether there are more.
@@ -520,17 +439,12 @@ impl BufferedJoin {
         let before = self.watermarks[1 - side].0;
         let is_padded = self.plan.how.is_padded(side);
         let mut unmatched = Vec::new();
-        let has_more = match &mut self.kept {
-            Kept::Buffers(buffers) => buffers[side].drop_before(before, EMIT_ROWS, &mut unmatched),
-            Kept::Chains(chains) => is_padded && chains[side].drop_before(before, EMIT_ROWS, &mut unmatched),
-        };
-        if is_padded && !unmatched.is_empty() {
+        let has_more = is_padded && self.kept[side].drop_before(before, EMIT_ROWS, &mut unmatched);
+        if !unmatched.is_empty() {
             self.push_kept(side, &unmatched, out)?;
         }
-        match &mut self.kept {
-            Kept::Buffers(buffers) => buffers[side].sweep()?,
-            Kept::Chains(chains) if !has_more => chains[side].sweep(before),
-            Kept::Chains(_) => {}
+        if !has_more {
+            self.kept[side].sweep(before);
         }
         Ok(has_more)
     }
@@ -538,7 +452,7 @@ impl BufferedJoin {
     /// Emits a row for each pair of a record and a kept one.
     fn push_pairs(&self, probe: &Probe, places: &[u32], partners: &[u64], times: Vec<i64>, out: &mut Outbox) -> Result<()> {
         let rows = UInt32Array::from_iter_values(places.iter().map(|&place| probe.rows[place as usize]));
-        let (own, theirs) = (taken(&probe.columns, &rows)?, self.kept.gather(1 - probe.side, partners)?);
+        let (own, theirs) = (taken(&probe.columns, &rows)?, self.kept[1 - probe.side].gather(partners)?);
         let sides = match probe.side {
             0 => [Some(&own[..]), Some(&theirs[..])],
             _ => [Some(&theirs[..]), Some(&own[..])],
@@ -557,8 +471,8 @@ impl BufferedJoin {
         if numbers.is_empty() {
             return Ok(());
         }
-        let times = self.kept.known(side, numbers).iter().map(|&(due, _)| self.time_of(side, due)).collect();
-        self.push_single(side, &self.kept.gather(side, numbers)?, times, out)
+        let times = self.kept[side].known(numbers).iter().map(|&(due, _)| self.time_of(side, due)).collect();
+        self.push_single(side, &self.kept[side].gather(numbers)?, times, out)
     }
 
     fn push(&self, sides: [Option<&[ArrayRef]>; 2], times: Vec<i64>, out: &mut Outbox) -> Result<()> {
@@ -610,9 +524,6 @@ impl Operator for BufferedJoin {
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let batch = within_reach(batch, self.reach(), self.assembler.bound_type(), out)?;
         let probe = self.sort(input, &batch, out)?;
-        if let Kept::Buffers(buffers) = &mut self.kept {
-            buffers[1 - input].ask(probe.records.hashes.iter().copied());
-        }
         self.work = Some(Work::Probe(Box::new(probe)));
         self.go_on(out)
     }
@@ -672,20 +583,12 @@ impl Operator for BufferedJoin {
                 records.words = if is_word(kind) { encoded.words().to_vec() } else { records.hashes.clone() };
                 let hashed = kept.iter().zip(&records.hashes);
                 let columns = data.map(|data| data.columns().to_vec()).unwrap_or_default();
-                match &mut self.kept {
-                    Kept::Buffers(buffers) => {
-                        let rows = hashed.map(|(row, &hash)| Row::new(row.due, hash, row.number, row.is_matched));
-                        buffers[side].add(columns, rows.collect(), |place| (records.hashes[place], kept[place].key))
-                    }
-                    Kept::Chains(chains) => {
-                        let noted = hashed.map(|(row, &hash)| Noted { hash, durable: row.number, is_matched: row.is_matched });
-                        let noted: Vec<Noted> = noted.collect();
-                        if !is_word(kind) {
-                            kept.iter().for_each(|row| records.keys.push(row.key));
-                        }
-                        chains[side].add(&columns, &records, &noted)
-                    }
+                let noted = hashed.map(|(row, &hash)| Noted { hash, durable: row.number, is_matched: row.is_matched });
+                let noted: Vec<Noted> = if self.kept[side].is_noted() { noted.collect() } else { Vec::new() };
+                if !is_word(kind) {
+                    kept.iter().for_each(|row| records.keys.push(row.key));
                 }
+                self.kept[side].add(&columns, &records, &noted)
             })?;
         }
         Ok(())

@@ -3,7 +3,6 @@
 //! ```text
 //!   frames   columns as they came, a row a record, numbered through         gathered from by number
 //!   index    key → numbers, in order of when they are dropped               probed
-//!   unasked  rows that wait for somebody to ask for their key               moved to the index then
 //!   dues     numbers by when they are dropped                               taken out as time goes on
 //! ```
 //!
@@ -18,13 +17,12 @@ use mill_protocol::{Error, Result};
 use super::dues::Dues;
 use super::heads::NONE;
 use super::index::{Entry, Index};
-use super::unasked::{Taken, Unasked};
 use crate::pair::OutOfOrder;
 
 /// Frames of fewer rows are put together.
 const FRAME_ROWS: usize = 8192;
 /// How many keys are looked up at once: so many that what was read of them is still near.
-pub(super) const LOOKED_UP: usize = 256;
+const LOOKED_UP: usize = 256;
 /// So many rows that are gone do no harm.
 const GONE_ROWS: usize = 32_768;
 
@@ -33,8 +31,6 @@ const GONE_ROWS: usize = 32_768;
 pub(super) struct Buffer {
     frames: Vec<Frame>,
     index: Index,
-    /// Where rows wait, if they do.
-    unasked: Option<Unasked>,
     dues: Dues,
     /// The number of the next row.
     next: u64,
@@ -61,7 +57,7 @@ pub(super) struct Row {
     /// Its number in checkpoints.
     pub(super) durable: u64,
     pub(super) is_matched: bool,
-    /// The slot of its key in the index; [`NONE`] while it waits.
+    /// The slot of its key in the index.
     slot: u32,
     is_gone: bool,
 }
@@ -79,48 +75,6 @@ impl Frame {
 }
 
 impl Buffer {
-    /// A buffer that is told of all that will be looked up, by [`ask`](Buffer::ask): its rows go into the index only then.
-    pub(super) fn unasked() -> Buffer {
-        Buffer { unasked: Some(Unasked::default()), ..Buffer::default() }
-    }
-
-    /// Keys with these hashes will be looked up.
-    pub(super) fn ask(&mut self, hashes: impl ExactSizeIterator<Item = u64>) {
-        self.move_to_index(|unasked, take| unasked.ask(hashes, take));
-    }
-
-    /// Moves rows that wait to the index.
-    fn move_to_index(&mut self, chosen: impl FnOnce(&mut Unasked, &mut dyn FnMut(Taken<'_>))) {
-        let Some(mut unasked) = self.unasked.take() else { return };
-        let mut taken: Vec<(u64, u64, usize)> = Vec::new();
-        let mut keys = Vec::new();
-        chosen(&mut unasked, &mut |row| {
-            keys.extend_from_slice(row.key);
-            taken.push((row.number, row.hash, keys.len()));
-        });
-        let key = |place: usize| {
-            let start = if place == 0 { 0 } else { taken[place - 1].2 };
-            (taken[place].1, &keys[start..taken[place].2])
-        };
-        let mut out_of_order = OutOfOrder::default();
-        let mut found = vec![0; taken.len().min(LOOKED_UP)];
-        let mut near = 0;
-        for (chunk, rows) in taken.chunks(LOOKED_UP).enumerate() {
-            let begin = chunk * LOOKED_UP;
-            let found = &mut found[..rows.len()];
-            self.index.find_all(found, |place| key(begin + place));
-            for (place, (&(number, ..), found)) in rows.iter().zip(found).enumerate() {
-                let (frame, at) = self.place(number, near);
-                near = frame;
-                let (hash, key) = key(begin + place);
-                let row = &mut self.frames[frame].rows[at];
-                row.slot = self.index.insert(*found, hash, key, (row.due, number), &mut out_of_order);
-            }
-        }
-        self.index.put_in_order(out_of_order);
-        self.unasked = Some(unasked);
-    }
-
     /// Adds rows; `key` returns the hash and bytes of the key of each.
     pub(super) fn add<'k>(
         &mut self,
@@ -133,16 +87,9 @@ impl Buffer {
         }
         let first = self.next;
         let dues: Vec<Entry> = rows.iter().zip(first..).map(|(row, number)| (row.due, number)).collect();
-        let is_waiting = self.unasked.as_ref().is_some_and(|unasked| !unasked.is_passed_over());
-        if let Some(unasked) = &mut self.unasked {
-            unasked.count(rows.len());
-            if is_waiting {
-                unasked.add(first, rows.len(), &key);
-            }
-        }
         let mut found = vec![0; rows.len().min(LOOKED_UP)];
         let mut out_of_order = OutOfOrder::default();
-        for (chunk, rows) in rows.chunks_mut(LOOKED_UP).enumerate().filter(|_| !is_waiting) {
+        for (chunk, rows) in rows.chunks_mut(LOOKED_UP).enumerate() {
             let begin = chunk * LOOKED_UP;
             let found = &mut found[..rows.len()];
             self.index.find_all(found, |place| key(begin + place));
@@ -176,18 +123,6 @@ impl Buffer {
         self.index.find(hash, key).map(|slot| self.index.rows(slot)).unwrap_or_default()
     }
 
-    /// The slots of several keys, given by their hashes and bytes, for [`of_slot`](Buffer::of_slot). They hold until rows are added
-    /// or dropped.
-    pub(super) fn find_all<'k>(&self, found: &mut [u32], key: impl Fn(usize) -> (u64, &'k [u8])) {
-        self.index.find_all(found, key);
-    }
-
-    /// The rows of a slot, as those of a key; none where none was found.
-    #[inline]
-    pub(super) fn of_slot(&self, slot: u32) -> &[Entry] {
-        if slot == NONE { &[] } else { self.index.rows(slot) }
-    }
-
     /// The place of a row.
     #[inline]
     fn place(&self, number: u64, near: usize) -> (usize, usize) {
@@ -208,31 +143,6 @@ impl Buffer {
             self.frames[frame].rows[row]
         };
         numbers.iter().map(&mut row).collect()
-    }
-
-    /// Marks rows as having a partner; those that had none before are left in `numbers`.
-    pub(super) fn mark(&mut self, numbers: &mut Vec<u64>) {
-        let mut near = 0;
-        numbers.retain(|&number| {
-            let (frame, row) = self.place(number, near);
-            near = frame;
-            !std::mem::replace(&mut self.frames[frame].rows[row].is_matched, true)
-        });
-    }
-
-    /// Takes rows out of those of their keys. They stay until they are dropped.
-    pub(super) fn take_out(&mut self, numbers: &[u64]) {
-        let known = self.known(numbers);
-        let mut out: Vec<(u32, Entry)> =
-            known.iter().zip(numbers).map(|(row, &number)| (row.slot, (row.due, number))).collect();
-        out.sort_unstable();
-        out.dedup();
-        let mut entries: Vec<Entry> = Vec::new();
-        for of_slot in out.chunk_by(|one, other| one.0 == other.0) {
-            entries.clear();
-            entries.extend(of_slot.iter().map(|(_, entry)| *entry));
-            self.index.take_out(of_slot[0].0, &entries);
-        }
     }
 
     /// The columns of these rows, in this order.
@@ -276,7 +186,6 @@ impl Buffer {
         gone.sort_unstable();
         let mut near = 0;
         let mut slots = Vec::with_capacity(gone.len());
-        let mut waiting = Vec::new();
         for number in gone {
             let (frame, row) = self.place(number, near);
             near = frame;
@@ -288,13 +197,7 @@ impl Buffer {
             if !row.is_matched {
                 unmatched.push(number);
             }
-            match row.slot {
-                NONE => waiting.push(number),
-                slot => slots.push(slot),
-            }
-        }
-        if let Some(unasked) = &mut self.unasked {
-            unasked.drop(&waiting);
+            slots.push(row.slot);
         }
         self.index.forget(&slots, before);
         has_more
@@ -335,7 +238,6 @@ impl Buffer {
             return Ok(());
         }
         // Their numbers change.
-        self.move_to_index(|unasked, take| unasked.take_all(take));
         let mut live: Vec<u64> = Vec::with_capacity(self.live);
         for frame in &self.frames {
             let rows = frame.rows.iter().enumerate().filter(|(_, row)| !row.is_gone);
@@ -358,12 +260,6 @@ impl Buffer {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.live
-    }
-
-    /// How many rows wait to be asked for.
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> usize {
-        self.unasked.as_ref().map_or(0, Unasked::len)
     }
 
     /// How many rows its frames have.

@@ -102,34 +102,6 @@ impl Rows {
         }
     }
 
-    /// Takes rows out that follow each other in order, from the first of these to the last; `is_out` says which of them.
-    fn take_out(&mut self, first: Entry, last: Entry, is_out: impl Fn(&Entry) -> bool) {
-        match self {
-            Rows::None => {}
-            Rows::One(row) if is_out(row) => *self = Rows::None,
-            Rows::One(_) => {}
-            Rows::Many { rows, start } => {
-                let from = *start + rows[*start..].partition_point(|row| *row < first);
-                let to = *start + rows[*start..].partition_point(|row| *row <= last);
-                // Those that stay move up to the others; then the gap is closed from the shorter side.
-                let mut end = from;
-                for place in from..to {
-                    if !is_out(&rows[place]) {
-                        rows.swap(end, place);
-                        end += 1;
-                    }
-                }
-                let count = to - end;
-                if end - *start <= rows.len() - to {
-                    rows.copy_within(*start..end, *start + count);
-                    self.leave_out(count);
-                } else {
-                    rows.drain(end..to);
-                }
-            }
-        }
-    }
-
     /// Leaves the first rows out, so many.
     fn leave_out(&mut self, count: usize) {
         match self {
@@ -217,17 +189,6 @@ impl Index {
     pub(super) fn put_in_order(&mut self, out_of_order: OutOfOrder) {
         for (slot, in_order) in out_of_order.lists() {
             self.slots[slot as usize].rows.put_in_order(in_order);
-        }
-    }
-
-    /// Takes these rows of a slot out, which are in order.
-    pub(super) fn take_out(&mut self, at: u32, out: &[Entry]) {
-        let (Some(first), Some(last)) = (out.first(), out.last()) else { return };
-        let rows = &mut self.slots[at as usize].rows;
-        rows.take_out(*first, *last, |row| out.binary_search(row).is_ok());
-        if rows.all().is_empty() {
-            let search = self.heads.begin(self.slots[at as usize].hash);
-            self.free_slot(at, search);
         }
     }
 

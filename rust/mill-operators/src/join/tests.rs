@@ -7,8 +7,11 @@ use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers};
 use mill_protocol::{Emission, Operator, Outbox, Progress, TaskContext, Watermark};
 
 use super::buffer::{Buffer, Row};
-use super::chains::{Chains, Found, Noted, Records, Wanted};
+use super::chains::Chains;
 use super::heads::NONE;
+use super::panes::{Found, Panes, number};
+use super::records::{Noted, Records, Wanted};
+use super::spans::Spans;
 use crate::accumulator::tests::{random, stage};
 use crate::fixture::context;
 
@@ -371,55 +374,6 @@ fn a_buffer_stays_small() {
     assert_eq!(buffer.of_key(7, &7_i64.to_le_bytes()).len(), 120);
 }
 
-/// A buffer whose rows wait to be asked for finds what one does that puts all rows into its index at once.
-#[test]
-fn rows_that_wait_are_found() {
-    let (mut at_once, mut waits) = (Buffer::default(), Buffer::unasked());
-    let (mut seed, mut next, mut asked, mut found, mut waited) = (17, 0_i64, 0, 0, 0);
-    for step in 0..1500_i64 {
-        let rows = if random(&mut seed).is_multiple_of(40) { 900 } else { 1 + random(&mut seed) % 60 } as usize;
-        let keys: Vec<[u8; 8]> = (0..rows).map(|_| (random(&mut seed) % 500).to_le_bytes()).collect();
-        let dues: Vec<i64> = (0..rows).map(|_| step + (random(&mut seed) % 30) as i64).collect();
-        let values: Vec<Option<i64>> = (next..next + rows as i64).map(Some).collect();
-        next += rows as i64;
-        for buffer in [&mut at_once, &mut waits] {
-            let rows = dues.iter().map(|&due| Row::new(due, 0, 0, false)).collect();
-            buffer.add(vec![integers(&values)], rows, |row| (hash_of(&keys[row]), &keys[row][..])).unwrap();
-        }
-        // Mostly few keys are asked for, for some time none, and at times many, so that rows do not wait for a while.
-        let count = match (step / 100) % 4 {
-            0 => 0,
-            1 | 2 => 1 + random(&mut seed) % 3,
-            _ => random(&mut seed) % 400,
-        };
-        let wanted: Vec<[u8; 8]> = (0..count).map(|_| (random(&mut seed) % 600).to_le_bytes()).collect();
-        if count > 0 {
-            waits.ask(wanted.iter().map(hash_of));
-        }
-        let rows_of = |buffer: &Buffer, key: &[u8; 8]| buffer.of_key(hash_of(key), key).to_vec();
-        for key in &wanted {
-            let rows = rows_of(&waits, key);
-            assert_eq!(rows, rows_of(&at_once, key), "step {step}");
-            found += rows.len();
-            asked += 1;
-        }
-        waited += waits.waiting();
-        let mut gone = [Vec::new(), Vec::new()];
-        for (buffer, gone) in [&mut at_once, &mut waits].into_iter().zip(&mut gone) {
-            assert!(!buffer.drop_before(step, usize::MAX, gone));
-            buffer.sweep().unwrap();
-        }
-        assert_eq!(gone[0], gone[1]);
-        assert_eq!((at_once.len(), at_once.stored()), (waits.len(), waits.stored()));
-    }
-    assert!(asked > 10_000 && found > 10_000 && waited > 100_000, "{asked} {found} {waited}");
-}
-
-/// Some keys share a hash.
-fn hash_of(key: &[u8; 8]) -> u64 {
-    (u64::from_le_bytes(*key) / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
 /// A row as a list keeps it.
 #[derive(Debug)]
 struct Listed {
@@ -441,10 +395,61 @@ fn records(keys: &[u64], dues: &[i64], is_word: bool) -> Records {
     records
 }
 
+/// The partners of a record among the rows that are due from a time on for a length, `at_once` of them at a time.
+fn partners(panes: &mut dyn Panes, asked: &Records, record: usize, from: i64, length: i64, at_once: usize) -> Vec<u64> {
+    let mut found = Vec::new();
+    panes.find_all(&mut found, record, &asked.hashes[record..=record], &[from], length);
+    let mut numbers = Vec::new();
+    for at in found {
+        assert_eq!(at.record as usize, record);
+        let mut row = at.row;
+        while row != NONE {
+            let before = numbers.len();
+            row = panes.rows_mut(at.pane as usize).walk(row, &wanted(asked, record, from, length), |row, _| {
+                let has_room = numbers.len() < before + at_once;
+                if has_room {
+                    numbers.push(number(at.pane, row));
+                }
+                has_room
+            });
+            assert!(row == NONE || numbers.len() == before + at_once);
+        }
+    }
+    numbers
+}
+
+/// Takes the partners of a record out, and marks them.
+fn take_out(panes: &mut dyn Panes, asked: &Records, record: usize, from: i64, length: i64) -> Vec<u64> {
+    let (mut found, mut out) = (Vec::new(), Vec::new());
+    panes.find_all(&mut found, record, &asked.hashes[record..=record], &[from], length);
+    for at in found {
+        let wanted = wanted(asked, record, from, length);
+        while panes.rows_mut(at.pane as usize).take_out(at.row, &wanted, 2, |row| out.push(number(at.pane, row))) {}
+    }
+    let mut marked = out.clone();
+    panes.mark(&mut marked);
+    out
+}
+
+fn wanted(asked: &Records, record: usize, from: i64, length: i64) -> Wanted<'_> {
+    Wanted { word: asked.words[record], key: asked.keys.get(record), from, to: from + length }
+}
+
+fn durable(panes: &dyn Panes, numbers: &[u64]) -> Vec<i64> {
+    panes.known(numbers).iter().map(|(_, noted)| noted.durable as i64).collect()
+}
+
 #[test]
-fn chains_find_what_a_list_has() {
-    for (slide, is_word) in [(1, true), (1, false), (10, true), (10, false)] {
-        let mut chains = Chains::new(slide, true);
+fn panes_find_what_a_list_has() {
+    // Windows that end every slide, or within a time.
+    for (slide, length, is_word) in
+        [(1, None, true), (1, None, false), (10, None, true), (10, None, false), (1, Some(0), true), (1, Some(7), false), (1, Some(300), true)]
+    {
+        let mut panes: Box<dyn Panes> = match length {
+            None => Box::new(Chains::new(slide, true)),
+            Some(length) => Box::new(Spans::new(length, true)),
+        };
+        let length = length.unwrap_or(0);
         let mut list: Vec<Listed> = Vec::new();
         let (mut seed, mut next, mut found_rows, mut panes_max) = (17 + slide as u64, 0_i64, 0, 0);
         // When a window is over that is soon.
@@ -453,79 +458,157 @@ fn chains_find_what_a_list_has() {
             // Mostly a few rows, and many at times; in no order, and some far ahead.
             let rows = if random(&mut seed).is_multiple_of(60) { 3000 } else { 1 + random(&mut seed) % 60 } as usize;
             let keys: Vec<u64> = (0..rows).map(|_| random(&mut seed) % 50).collect();
-            let ahead = |seed: &mut u64| if random(seed).is_multiple_of(500) { random(seed) % 1_000_000 } else { random(seed) % 30 };
+            let ahead = |seed: &mut u64| match random(seed).is_multiple_of(500) {
+                true => random(seed) % 1_000_000,
+                false => random(seed) % (30 + length as u64),
+            };
             let dues: Vec<i64> = (0..rows).map(|_| window(step, ahead(&mut seed) as i64)).collect();
             let values: Vec<i64> = (next..next + rows as i64).collect();
             next += rows as i64;
             let noted: Vec<Noted> =
                 values.iter().map(|&value| Noted { hash: 0, durable: value as u64, is_matched: value % 7 == 0 }).collect();
             let column = integers(&values.iter().map(|&value| Some(value)).collect::<Vec<_>>());
-            chains.add(&[column], &records(&keys, &dues, is_word), &noted).unwrap();
+            panes.add(&[column], &records(&keys, &dues, is_word), &noted).unwrap();
             list.extend(keys.iter().zip(&dues).zip(&values).map(|((&key, &due), &value)| {
                 Listed { key, value, due, is_matched: value % 7 == 0, is_out: false }
             }));
             let count = if step % 100 < 20 { 0 } else { random(&mut seed) % 40 } as usize;
             let keys: Vec<u64> = (0..count).map(|_| random(&mut seed) % 60).collect();
-            let dues: Vec<i64> = (0..count).map(|_| window(step, ahead(&mut seed) as i64)).collect();
-            let asked = records(&keys, &dues, is_word);
-            let mut found = vec![Found::NOTHING; count];
-            chains.find_all(&mut found, &asked.hashes, &dues);
-            let wanted = |place: usize| Wanted { word: asked.words[place], key: asked.keys.get(place), due: dues[place] };
-            for place in 0..count {
-                let is_partner = |row: &Listed| !row.is_out && row.key == keys[place] && row.due == dues[place];
+            let times: Vec<i64> = (0..count).map(|_| window(step, ahead(&mut seed) as i64)).collect();
+            let asked = records(&keys, &times, is_word);
+            for record in 0..count {
+                let (key, from) = (keys[record], times[record]);
+                let is_partner = |row: &Listed| !row.is_out && row.key == key && (from..=from + length).contains(&row.due);
                 let expected: Vec<i64> = list.iter().filter(|row| is_partner(row)).map(|row| row.value).collect();
-                let (mut numbers, mut at) = (Vec::new(), found[place]);
-                loop {
-                    let before = numbers.len();
-                    let row = chains.walk(at, &wanted(place), before + 3, &mut numbers);
-                    if row == NONE {
-                        break;
-                    }
-                    assert_eq!(numbers.len() - before, 3);
-                    at = at.from(row);
-                }
-                assert_eq!(chains.has_any(found[place], &wanted(place)), !numbers.is_empty());
-                let mut got: Vec<i64> = chains.known(&numbers).map(|(_, noted)| noted.durable as i64).collect();
+                let mut numbers = partners(&mut *panes, &asked, record, from, length, 3);
+                let mut got = durable(&*panes, &numbers);
                 if !numbers.is_empty() {
-                    assert_eq!(&chains.gather(&numbers).unwrap()[0], &integers(&got.iter().map(|&value| Some(value)).collect::<Vec<_>>()));
+                    assert_eq!(&panes.gather(&numbers).unwrap()[0], &integers(&got.iter().map(|&value| Some(value)).collect::<Vec<_>>()));
                 }
                 got.sort_unstable();
-                assert_eq!(got, expected, "step {step}, slide {slide}");
+                assert_eq!(got, expected, "step {step}, slide {slide}, length {length}");
                 found_rows += got.len();
-                if place % 8 == 0 && !numbers.is_empty() {
-                    chains.mark(&mut numbers);
+                if record % 8 == 0 && !numbers.is_empty() {
+                    panes.mark(&mut numbers);
                     let new = list.iter_mut().filter(|row| is_partner(row) && !row.is_matched);
                     assert_eq!(new.map(|row| row.is_matched = true).count(), numbers.len());
                 }
-            }
-            if count > 0 && step % 3 == 0 {
-                let place = count - 1;
-                let is_partner = |row: &Listed| !row.is_out && row.key == keys[place] && row.due == dues[place];
-                let mut out = Vec::new();
-                assert!(!chains.take_out(found[place], &wanted(place), usize::MAX, &mut out));
-                assert_eq!(list.iter_mut().filter(|row| is_partner(row)).map(|row| row.is_out = true).count(), out.len());
-                let values: Vec<i64> = chains.known(&out).map(|(_, noted)| noted.durable as i64).collect();
-                assert!(list.iter().filter(|row| values.contains(&row.value)).all(|row| row.is_out && row.key == keys[place]));
-                // What is taken out has had a partner.
-                chains.mark(&mut out);
-                list.iter_mut().filter(|row| row.is_out).for_each(|row| row.is_matched = true);
+                if step % 3 == 0 && record + 2 > count {
+                    let out = take_out(&mut *panes, &asked, record, from, length);
+                    let mut out = durable(&*panes, &out);
+                    out.sort_unstable();
+                    assert_eq!(out, expected);
+                    // What is taken out has had a partner.
+                    list.iter_mut().filter(|row| is_partner(row)).for_each(|row| (row.is_out, row.is_matched) = (true, true));
+                }
             }
             let (mut unmatched, mut has_more) = (Vec::new(), true);
             let mut got = Vec::new();
             while has_more {
                 unmatched.clear();
-                has_more = chains.drop_before(step, 7, &mut unmatched);
-                got.extend(chains.known(&unmatched).map(|(due, noted)| (due, noted.durable as i64)));
+                has_more = panes.drop_before(step, 7, &mut unmatched);
+                got.extend(panes.known(&unmatched).iter().map(|(due, noted)| (*due, noted.durable as i64)));
             }
-            chains.sweep(step);
+            panes.sweep(step);
             got.sort_unstable();
             let mut expected: Vec<(i64, i64)> =
                 list.extract_if(.., |row| row.due < step).filter(|row| !row.is_matched).map(|row| (row.due, row.value)).collect();
             expected.sort_unstable();
             assert_eq!(got, expected);
-            panes_max = panes_max.max(chains.len());
+            panes_max = panes_max.max(panes.panes());
         }
         assert!(found_rows > 2000 && panes_max < 120, "{found_rows} rows in {panes_max} panes");
+    }
+}
+
+/// Rows of one key and time, one row a key of many, at once or in pieces, in any order: a few rows are passed in vain for each that is found,
+/// whichever of them are looked for.
+#[test]
+fn few_rows_are_passed_in_vain() {
+    const ROWS: i64 = 200_000;
+    for (order, asked_from) in [("rising", 0), ("falling", 0), ("random", 0), ("rising", ROWS / 2), ("random", ROWS / 2)] {
+        for keys in [1, 100] {
+            let mut spans = Spans::new(200, false);
+            let mut seed = 3;
+            let mut dues: Vec<i64> = (0..ROWS).collect();
+            match order {
+                "falling" => dues.reverse(),
+                "random" => dues.sort_by_cached_key(|_| random(&mut seed)),
+                _ => {}
+            }
+            let (mut visited, mut passed) = (0, 0);
+            for (step, dues) in dues.chunks(4000).enumerate() {
+                let own: Vec<u64> = dues.iter().map(|due| *due as u64 % keys).collect();
+                let values: Vec<Option<i64>> = dues.iter().copied().map(Some).collect();
+                spans.add(&[integers(&values)], &records(&own, dues, true), &[]).unwrap();
+                let until = (step as i64 + 1) * 4000;
+                // Late ones among those that are there, early ones, or any.
+                let times: Vec<i64> = (0..500).map(|_| asked_from + (random(&mut seed) as i64 & i64::MAX) % until).collect();
+                let keys: Vec<u64> = times.iter().map(|time| *time as u64 % keys).collect();
+                let asked = records(&keys, &times, true);
+                let mut found = Vec::new();
+                spans.find_all(&mut found, 0, &asked.hashes, &times, 200);
+                let mut at = 0;
+                while let Some(&Found { record, pane, row, .. }) = found.get(at) {
+                    let rows = spans.rows_mut(pane as usize);
+                    let before = rows.vain();
+                    let wanted = wanted(&asked, record as usize, times[record as usize], 200);
+                    rows.walk(row, &wanted, |_, _| {
+                        visited += 1;
+                        true
+                    });
+                    passed += rows.vain() - before;
+                    at += 1;
+                    if rows.is_tired() {
+                        rows.sort();
+                        found[at..].iter_mut().filter(|left| left.pane == pane).for_each(|left| left.row = rows.first_of(left.tag));
+                    }
+                }
+            }
+            // Each record looks at up to eight rows before it jumps, in each of its panes.
+            let asked = 500 * (ROWS as usize / 4000);
+            assert!(visited > 0 && passed < 200 * ROWS as usize + 60 * asked, "{order}, {keys} keys: {passed} for {visited} of {asked}");
+        }
+    }
+}
+
+/// However long the interval is and however far a clock is ahead, a side has little more than the rows that are not due.
+#[test]
+fn rows_within_a_time_stay_little_longer_than_they_must() {
+    for (late, ahead, is_noted) in [(0, 0, false), (0, 40, true), (0, 7, false), (2000, 0, false), (50_000, 40, false)] {
+        let mut spans = Spans::new(1000, is_noted);
+        let (mut seed, mut kept_max, mut unmatched, mut panes_max) = (5, 0, 0, 0);
+        let mut far = 0;
+        for step in 0..3000_i64 {
+            // A row a moment is due a moment later, or up to so much later; one of so many is of a clock that is far ahead.
+            let dues: Vec<i64> = (0..400)
+                .map(|row| match ahead > 0 && row % ahead == 0 {
+                    true => 50_000_000 + 400 * step + row,
+                    false => 400 * step + row + if late > 0 { random(&mut seed) as i64 & 0xffff_ffff } else { 0 } % (late + 1),
+                })
+                .collect();
+            far += dues.iter().filter(|&&due| due >= 50_000_000).count();
+            let keys: Vec<u64> = dues.iter().map(|_| random(&mut seed) % 1000).collect();
+            let noted = keys.iter().map(|&hash| Noted { hash, durable: 0, is_matched: false });
+            let noted: Vec<Noted> = if is_noted { noted.collect() } else { Vec::new() };
+            let values: Vec<Option<i64>> = dues.iter().copied().map(Some).collect();
+            spans.add(&[integers(&values)], &records(&keys, &dues, true), &noted).unwrap();
+            let before = 400 * step;
+            let mut gone = Vec::new();
+            if is_noted {
+                assert!(!spans.drop_before(before, usize::MAX, &mut gone));
+                let columns = spans.gather(&gone).unwrap();
+                let dues: Vec<Option<i64>> = spans.known(&gone).iter().map(|(due, _)| Some(*due)).collect();
+                assert!(gone.is_empty() || columns[0] == integers(&dues));
+                unmatched += gone.len();
+            }
+            spans.sweep(before);
+            let live = far + 400 + late as usize / 2;
+            kept_max = kept_max.max(spans.kept().saturating_sub(2 * live));
+            panes_max = panes_max.max(spans.panes());
+        }
+        assert!(kept_max < 40_000 && panes_max < 12, "{kept_max} rows too many in {panes_max} panes, {late} {ahead}");
+        assert!(unmatched == 0 || unmatched > 3000 * 380);
     }
 }
 
@@ -544,11 +627,7 @@ fn panes_have_many_rows_and_go_with_their_windows() {
             chains.add(&[integers(&values)], &new, &noted).unwrap();
             // A key has its own row.
             let last = keys.len() - 1;
-            let mut found = [Found::NOTHING];
-            chains.find_all(&mut found, &new.hashes[last..], &[due]);
-            let wanted = Wanted { word: new.words[last], key: &[], due };
-            let mut partners = Vec::new();
-            assert_eq!(chains.walk(found[0], &wanted, 100, &mut partners), NONE);
+            let partners = partners(&mut chains, &new, last, due, 0, 100);
             let columns = chains.gather(&partners).unwrap();
             assert_eq!((columns[0].len(), &columns[0]), (1, &integers(&[Some(window * rows + rows - 1)])));
             // Three windows are open.
@@ -556,14 +635,14 @@ fn panes_have_many_rows_and_go_with_their_windows() {
             let mut gone = Vec::new();
             assert!(!chains.drop_before(before, usize::MAX, &mut gone));
             unmatched += gone.len() as i64;
-            assert!(chains.known(&gone).all(|(due, _)| (before - 10..before).contains(&due)));
+            assert!(chains.known(&gone).iter().all(|(due, _)| (before - 10..before).contains(due)));
             chains.sweep(before);
-            most = most.max(chains.len());
+            most = most.max(chains.panes());
         }
         assert!(most <= panes_max, "{most} panes for windows of {rows} rows");
         assert_eq!(unmatched, rows * (3000_i64.min(100_000 / rows) - 4));
         chains.sweep(i64::MAX);
-        assert_eq!(chains.len(), 0);
+        assert_eq!(chains.panes(), 0);
     }
 }
 
@@ -580,7 +659,7 @@ fn a_pane_of_many_windows_takes_no_more_once_it_has_many_records() {
         let new = records(&keys, &vec![due; keys.len()], true);
         chains.add(&[integers(&vec![Some(step); keys.len()])], &new, &[]).unwrap();
         chains.sweep(due);
-        most = most.max(chains.rows());
+        most = most.max(chains.kept());
     }
     assert!((200..20_000).contains(&most), "{most} rows of 200 a window");
 }
@@ -601,15 +680,11 @@ fn records_far_ahead_hold_no_others() {
             let noted: Vec<Noted> = if is_noted { noted.collect() } else { Vec::new() };
             let values: Vec<Option<i64>> = (next..next + rows as i64).map(Some).collect();
             next += rows as i64;
-            let new = records(&keys, &dues, step % 2 == 0);
-            chains.add(&[integers(&values)], &records(&keys, &dues, true), &noted).unwrap();
+            let new = records(&keys, &dues, true);
+            chains.add(&[integers(&values)], &new, &noted).unwrap();
             // The last of this batch, and the one far ahead.
             for place in [rows - 1, 0] {
-                let mut found = [Found::NOTHING];
-                chains.find_all(&mut found, &new.hashes[place..=place], &dues[place..=place]);
-                let wanted = Wanted { word: keys[place], key: &[], due: dues[place] };
-                let mut partners = Vec::new();
-                assert_eq!(chains.walk(found[0], &wanted, 10_000, &mut partners), NONE);
+                let partners = partners(&mut chains, &new, place, dues[place], 0, 10_000);
                 assert!(!partners.is_empty(), "step {step}, place {place}");
                 let columns = chains.gather(&partners[..1]).unwrap();
                 assert_eq!(&columns[0], &integers(&values[place..=place]), "the newest is the first");
@@ -620,7 +695,7 @@ fn records_far_ahead_hold_no_others() {
                 unmatched += gone.len();
             }
             chains.sweep(10 * step);
-            most = most.max(chains.rows());
+            most = most.max(chains.kept());
         }
         assert!(most < 60_000, "{most} rows of 400 a window");
         let mut gone = Vec::new();
@@ -638,28 +713,17 @@ fn records_far_ahead_that_are_taken_out_are_parted_with() {
         let values: Vec<Option<i64>> = keys.iter().map(|&key| Some(key as i64)).collect();
         chains.add(&[integers(&values)], &records(keys, &vec![due; keys.len()], true), &noted).unwrap();
     };
-    let find = |chains: &mut Chains, key: u64, due: i64| {
-        let mut found = [Found::NOTHING];
-        chains.find_all(&mut found, &records(&[key], &[due], true).hashes, &[due]);
-        found[0]
-    };
     // Panes of ever more windows, the last of which has one far ahead.
     for step in 0..200_i64 {
         add(&mut chains, &[1], 10 * step + 9);
     }
     add(&mut chains, &[7], 12_009);
-    let mut out = Vec::new();
-    let (wanted, found) = (Wanted { word: 7, key: &[], due: 12_009 }, find(&mut chains, 7, 12_009));
-    assert!(!chains.take_out(found, &wanted, 10, &mut out));
-    assert_eq!(out.len(), 1);
-    chains.mark(&mut out);
+    assert_eq!(take_out(&mut chains, &records(&[7], &[12_009], true), 0, 12_009, 0).len(), 1);
     for step in 200..1400_i64 {
         let keys: Vec<u64> = (0..200).collect();
         add(&mut chains, &keys, 10 * step + 9);
         let due = 10 * step + 9;
-        let mut partners = Vec::new();
-        let found = find(&mut chains, 150, due);
-        assert_eq!(chains.walk(found, &Wanted { word: 150, key: &[], due }, 10, &mut partners), NONE);
+        let partners = partners(&mut chains, &records(&[150], &[due], true), 0, due, 0, 10);
         assert_eq!(&chains.gather(&partners).unwrap()[..], &[integers(&[Some(150)])], "step {step}");
     }
 }
