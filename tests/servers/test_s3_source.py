@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import http.server
 import io
 import os
@@ -262,10 +263,95 @@ def test_a_job_ends_while_the_store_does_not_answer(bucket: s3.Bucket, tmp_path:
     answers.set()
 
 
+# -- objects that are followed ---------------------------------------------------------------------------------------------
+
+
+def await_rows(job: mill.Job, path: Path, rows: list[int]) -> None:
+    """Wait until a sink has these values of ``n``."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert job.status.state == "running", job.status.error
+        if found_rows(path) == sorted(rows):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{len(found_rows(path))} rows of {len(rows)} came")
+
+
+def found_rows(path: Path) -> list[int]:
+    if not any(path.glob("[!._]*.csv")):
+        return []
+    return sorted(mill.read_csv(path, schema={"n": int, "text": str}).collect()["n"])
+
+
+def test_new_objects_are_read_as_they_come(bucket: s3.Bucket, tmp_path: Path) -> None:
+    bucket.put("in/a.csv", csv(range(10)))
+    bucket.put("in/deep/b.csv", csv(range(10, 20)))
+    bucket.put("in/_c.csv", csv(range(900, 910)))
+    stream = mill.read_csv(bucket.url("in/"), follow=True, recursive=True)
+    state = mill.Checkpoint(tmp_path / "state", every="100ms")
+    job = mill.start(stream.write_csv(tmp_path / "out"), checkpoint=state, parallelism=2)
+    await_rows(job, tmp_path / "out", list(range(20)))
+    bucket.put("in/deep/d.csv", csv(range(20, 30)))
+    bucket.put("other/e.csv", csv(range(800, 810)))
+    await_rows(job, tmp_path / "out", list(range(30)))
+    bucket.delete("in/a.csv")  # It has been read.
+    bucket.put("in/f.csv.gz", gzip.compress(csv(range(30, 40))))
+    await_rows(job, tmp_path / "out", list(range(40)))
+    # Another object at the place of one that has been read is read as well.
+    bucket.put("in/deep/d.csv", csv(range(40, 45)))
+    await_rows(job, tmp_path / "out", list(range(45)))
+    job.stop()
+    assert job.wait().status == "stopped"
+    # What came, was replaced or went while no job ran.
+    bucket.put("in/g.csv", csv(range(45, 50)))
+    bucket.put("in/deep/b.csv", csv(range(50, 60)))
+    bucket.delete("in/f.csv.gz")
+    job = mill.start(stream.write_csv(tmp_path / "out"), checkpoint=state, parallelism=1)
+    await_rows(job, tmp_path / "out", list(range(60)))
+    time.sleep(2.5)  # Two more looks find nothing.
+    assert found_rows(tmp_path / "out") == list(range(60))
+    job.cancel()
+    job.wait()
+
+
+def test_whole_objects_are_followed_from_an_empty_place(bucket: s3.Bucket, tmp_path: Path) -> None:
+    def table(rows: range) -> bytes:
+        return parquet(pa.table({"n": list(rows), "text": [str(n) for n in rows]}), row_group_size=3)
+
+    schema: dict[str, Any] = {"n": int, "text": str}
+    stream = mill.read_parquet(bucket.url("in/*.parquet"), follow=True, schema=schema)
+    state = mill.Checkpoint(tmp_path / "state", every="50ms")
+    job = mill.start(stream.write_csv(tmp_path / "out"), checkpoint=state)
+    for number in range(5):
+        bucket.put(f"in/{number}.parquet", table(range(10 * number, 10 * number + 10)))
+        bucket.put(f"in/{number}.part", b"not one of them")
+    await_rows(job, tmp_path / "out", list(range(50)))
+    # A job of a machine that fails goes on with the objects that it had not read.
+    job.cancel()
+    job.wait()
+    bucket.put("in/5.parquet", table(range(50, 60)))
+    job = mill.start(stream.write_csv(tmp_path / "out"), checkpoint=state, parallelism=2)
+    await_rows(job, tmp_path / "out", list(range(60)))
+    job.cancel()
+    job.wait()
+
+
+def test_a_store_that_refuses_is_no_silence(bucket: s3.Bucket, proxied: Callable[..., s3.Proxy], tmp_path: Path) -> None:
+    bucket.put("in/a.csv", csv(range(10)))
+    denies = threading.Event()
+    proxied(lambda method, path, number: "deny" if denies.is_set() else None)
+    state = mill.Checkpoint(tmp_path / "state", every="50ms")
+    job = mill.start(mill.read_csv(bucket.url("in/"), follow=True).write_csv(tmp_path / "out"), checkpoint=state)
+    await_rows(job, tmp_path / "out", list(range(10)))
+    denies.set()
+    with pytest.raises(mill.ConnectorError, match="access is denied"):
+        job.wait(timeout="60s")
+
+
 # -- what is refused before the first record -------------------------------------------------------------------------------
 
 
-def test_what_is_wrong_is_said_where_it_is_declared(bucket: s3.Bucket, proxied: Callable[..., s3.Proxy]) -> None:
+def test_what_is_wrong_is_said_where_it_is_declared(bucket: s3.Bucket, proxied: Callable[..., s3.Proxy], tmp_path: Path) -> None:
     bucket.put("in/prices.csv", csv(range(10)))
     for path, message in [
         (bucket.url("in/price.csv"), r'there is no object .*"s3://.*/in/prices\.csv"'),
@@ -283,8 +369,12 @@ def test_what_is_wrong_is_said_where_it_is_declared(bucket: s3.Bucket, proxied: 
         assert "hunter2" not in str(told.value), path
     with pytest.raises(mill.PlanError, match="pathlib merges"):
         mill.read_csv(Path("s3://bucket/a.csv"))
-    with pytest.raises(mill.PlanError, match="follow=True"):
-        mill.read_csv(bucket.url("in/"), follow=True)
+    here = tmp_path / "here.csv"
+    here.write_bytes(csv(range(3)))
+    with pytest.raises(mill.PlanError, match="follow=True takes files of this machine or objects of a store, not both"):
+        mill.read_csv([bucket.url("in/"), str(here)], follow=True)
+    with pytest.raises(mill.PlanError, match="a server of the web does not say what is new"):
+        mill.read_csv("https://host/a.csv", schema={"n": int}, follow=True)
     proxied(lambda method, path, number: "deny")
     with pytest.raises(mill.ConnectorError, match="access is denied: check the credentials") as told:
         mill.read_csv(bucket.url("in/prices.csv"))

@@ -80,7 +80,7 @@ def read_text(
     hive_schema
         The types of these columns; by default a type that holds the values of all files.
     follow
-        Whether to wait for new files and for files that grow, without end.
+        Whether to wait for new files and for files that grow, without end. Of objects of a store: whether to wait for new objects.
 
     Raises
     ------
@@ -403,7 +403,7 @@ def read_parquet(
     recursive, include_file_paths, row_index_name, row_index_offset, hive_partitioning, hive_schema
         As for :func:`read_text`.
     follow
-        Whether to wait for new files, without end. A file that is replaced is read as a new one.
+        Whether to wait for new files or objects, without end. One that is replaced is read as a new one.
 
     Raises
     ------
@@ -484,7 +484,7 @@ def read_arrow(
     recursive, include_file_paths, row_index_name, row_index_offset, hive_partitioning, hive_schema
         As for :func:`read_text`.
     follow
-        Whether to wait for new files, without end. A file that is replaced is read as a new one.
+        Whether to wait for new files or objects, without end. One that is replaced is read as a new one.
 
     Raises
     ------

@@ -43,6 +43,7 @@ mod kafka;
 mod latest;
 mod ledger;
 mod lock;
+mod looking;
 mod marks;
 mod memory;
 mod nearest;

@@ -25,7 +25,7 @@ pub use prefix::{Condition, ObjectPrefix, Transfer, Written};
 pub(crate) use bucket::{Bucket, Multipart};
 pub(crate) use client::Patience;
 pub(crate) use list::{files_at, is_named};
-pub(crate) use place::{Place, is_object};
+pub(crate) use place::{Place, is_object, is_of_web};
 pub(crate) use spooled::{Meta, Object, look, spool};
 
 #[cfg(test)]

@@ -1,16 +1,21 @@
 //! The files that turn up, grow or are rewritten while they are followed.
 //!
 //! A file is known by what it is, not by its name: renamed, it is the file of the same split still; another one under a
-//! known name is the next generation of that name, a split of its own.
+//! known name is the next generation of that name, a split of its own. So is an object that replaces one: objects do not grow.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mill_protocol::{Discovery, Result, Split, SplitState};
 
 use super::position::FilePosition;
 use super::split::{FileSet, FileSplit};
 use super::stamp::{FileKey, Stamp};
+use crate::looking::Looking;
+
+/// How often a store is asked for new objects.
+const OBJECTS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Followed {
     files: FileSet,
@@ -48,7 +53,35 @@ impl FileSet {
             };
             followed.known.insert(key, Known { split: state.split.clone(), stamp, look: 0, is_gone: false });
         }
-        Ok(Some(Box::new(followed)))
+        if self.may_change() {
+            return Ok(Some(Box::new(followed)));
+        }
+        let looking = Looking::start("mill-object-look", OBJECTS_INTERVAL, move || followed.new_objects())?;
+        Ok(Some(Box::new(looking)))
+    }
+}
+
+impl Followed {
+    /// The objects that are new, and those that have replaced others.
+    fn new_objects(&mut self) -> Result<Vec<Split>> {
+        let mut found = Vec::new();
+        for (path, stamp) in self.files.followed()? {
+            match self.known.get_mut(&stamp.key) {
+                // Of one that has not been begun, only its name is known so far.
+                Some(known) if known.stamp == Stamp::default() => {
+                    known.stamp = stamp;
+                    continue;
+                }
+                Some(known) if known.stamp == stamp => continue,
+                _ => {}
+            }
+            let generations = self.generations.entry(path.clone()).or_default();
+            let split = FileSplit { path, range: None, generation: *generations, key: Some(stamp.key) }.to_split();
+            *generations += 1;
+            self.known.insert(stamp.key, Known { split: split.clone(), stamp, look: 0, is_gone: false });
+            found.push(split);
+        }
+        Ok(found)
     }
 }
 

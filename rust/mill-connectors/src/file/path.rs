@@ -75,7 +75,7 @@ impl PathSpec {
         for entry in &self.entries {
             let before = listing.files.len();
             if is_object(Path::new(entry)) {
-                listing.files.extend(object::files_at(entry, self.is_recursive)?);
+                listing.files.extend(object::files_at(entry, self.is_recursive, is_followed)?);
                 continue;
             }
             listing.add(entry, self.is_recursive)?;
@@ -100,6 +100,10 @@ impl PathSpec {
     pub(crate) fn files_now(&self) -> Result<Vec<PathBuf>> {
         let mut listing = Listing::default();
         for entry in &self.entries {
+            if is_object(Path::new(entry)) {
+                listing.files.extend(object::files_at(entry, self.is_recursive, true)?);
+                continue;
+            }
             let is_absent = !is_glob(entry) && fs::symlink_metadata(entry).is_err_and(|e| e.kind() == ErrorKind::NotFound);
             if !is_absent {
                 listing.add(entry, self.is_recursive)?;
@@ -112,6 +116,16 @@ impl PathSpec {
     /// Whether there are objects of stores among them.
     pub(crate) fn has_objects(&self) -> bool {
         self.objects().next().is_some()
+    }
+
+    /// The first of them that a server of the web has, which does not say what it has.
+    pub(crate) fn of_web(&self) -> Option<&str> {
+        self.objects().find(|entry| object::is_of_web(Path::new(entry)))
+    }
+
+    /// Whether all of them are objects of stores.
+    pub(crate) fn is_of_objects(&self) -> bool {
+        self.objects().count() == self.entries.len()
     }
 
     fn objects(&self) -> impl Iterator<Item = &str> {

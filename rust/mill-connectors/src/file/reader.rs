@@ -68,7 +68,7 @@ impl FileSet {
             return Ok(Box::new(PipeReader::new(format)?));
         }
         let position = position.map(|bytes| FilePosition::decode(bytes, &split.name)).transpose()?;
-        if self.is_followed {
+        if self.may_change() {
             return Ok(Box::new(FollowedReader::new(file, position, format, self)));
         }
         let path = file.path;

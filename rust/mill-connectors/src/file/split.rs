@@ -10,12 +10,12 @@ use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitId};
 
 use super::content::Compression;
 use super::copies::Copies;
-use super::input::size_at;
+use super::input::{size_at, stamp_at};
 use super::options::FileOptions;
 use super::path::PathSpec;
 use super::pipe::{STANDARD_INPUT, is_pipe};
 use super::slots::Slots;
-use super::stamp::{FileKey, Stamp};
+use super::stamp::{FileKey, Stamp, open_failed};
 use crate::object::is_object;
 
 /// About so many ranges a file is cut into when order does not matter: enough that tasks that take every n-th one end at
@@ -179,9 +179,16 @@ impl FileSet {
             let copies = Arc::new(Copies::new(paths.clone()));
             return Ok(FileSet { paths, files, links, is_followed, options: Arc::new(options.clone()), text, slots: Arc::default(), copies });
         }
-        if is_followed && paths.has_objects() {
+        if let (true, Some(entry)) = (is_followed, paths.of_web()) {
             return Err(Error::plan(format!(
-                "{reader}: follow=True waits for files of this machine only, so far: leave it out, and run the job again for new objects"
+                "{reader}: a server of the web does not say what is new, so follow=True is not possible for {entry:?}; leave it out, and run the job \
+                 again for what has changed"
+            )));
+        }
+        if is_followed && paths.has_objects() && !paths.is_of_objects() {
+            return Err(Error::plan(format!(
+                "{reader}: follow=True takes files of this machine or objects of a store, not both: read each by itself and unite the streams \
+                 with union()"
             )));
         }
         let paths = paths.recursive(options.recursive || options.hive_partitioning);
@@ -195,6 +202,11 @@ impl FileSet {
     /// A source of these files as the options of the reader want it.
     pub(crate) fn apply(&self, source: impl Source + 'static) -> Result<Arc<dyn Source>> {
         self.options.apply(Arc::new(source), &self.files)
+    }
+
+    /// Whether files may grow, be renamed or be cut off while they are read. Objects are what they are.
+    pub(crate) fn may_change(&self) -> bool {
+        self.is_followed && !self.paths.has_objects()
     }
 
     /// Whether it is standard input.
@@ -288,6 +300,16 @@ impl FileSet {
     /// already, is left out.
     pub(crate) fn followed(&self) -> Result<Vec<(PathBuf, Stamp)>> {
         let mut found = Vec::new();
+        if !self.may_change() {
+            for path in self.paths.files_now()? {
+                match stamp_at(&path) {
+                    Ok(stamp) => found.push((path, stamp)),
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(open_failed(&path, e)),
+                }
+            }
+            return Ok(found);
+        }
         let mut keys = std::collections::HashSet::new();
         for path in self.paths.files_now()? {
             let Ok(metadata) = std::fs::metadata(&path) else { continue };

@@ -22,7 +22,7 @@ impl FileSet {
     pub(crate) fn open_whole(&self, split: &Split, position: Option<&[u8]>, open: OpenWhole) -> Result<Box<dyn SplitReader>> {
         let file = FileSplit::of(split)?;
         let position = position.map(|bytes| FilePosition::decode(bytes, &split.name)).transpose()?;
-        if !self.is_followed {
+        if !self.may_change() {
             let passed = passed(&file.path, position.as_ref(), false)?;
             return open(&file.path, passed);
         }

@@ -2,8 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -18,8 +17,8 @@ use super::format;
 use super::lag::GroupCommits;
 use super::offsets;
 use super::reader::{Connection, KafkaReader};
-use crate::client_thread;
 use crate::json::check_types;
+use crate::looking::Looking;
 use crate::nearest::did_you_mean;
 use crate::objects::check_read;
 
@@ -366,8 +365,27 @@ impl Source for KafkaSource {
     }
 
     fn discovery(&self, begun_with: &[SplitState]) -> Result<Option<Box<dyn Discovery>>> {
-        let known = begun_with.iter().map(|state| state.split.name.clone()).collect();
-        Ok(Some(Box::new(Looking::start(Arc::clone(&self.shared), known)?)))
+        let mut known: HashSet<String> = begun_with.iter().map(|state| state.split.name.clone()).collect();
+        let shared = Arc::clone(&self.shared);
+        let interval = shared.cluster.option("topic.metadata.refresh.interval.ms").and_then(|text| text.parse::<u64>().ok());
+        let interval = interval.map_or(LOOK_INTERVAL, |ms| Duration::from_millis(ms.max(10)));
+        let looking = Looking::start("mill-kafka-look", interval, move || {
+            // What cannot be asked now is asked next time; readers tell what is wrong with the cluster.
+            let Ok(asker) = Asker::new(&shared.call(), &shared.cluster) else { return Ok(Vec::new()) };
+            let Ok(partitions) = shared.partitions(&asker) else { return Ok(Vec::new()) };
+            let mut new = Vec::new();
+            for partition in partitions {
+                let name = partition.to_string();
+                if known.contains(&name) {
+                    continue;
+                }
+                let Ok(split) = offsets::found(&asker, &shared, &partition) else { continue };
+                known.insert(name);
+                new.push(split);
+            }
+            Ok(new)
+        })?;
+        Ok(Some(Box::new(looking)))
     }
 
     fn position_listener(&self) -> Result<Option<Box<dyn PositionListener>>> {
@@ -395,60 +413,5 @@ impl Source for KafkaSource {
 
     fn is_read_in_turn(&self) -> bool {
         true
-    }
-}
-
-/// Looks for new partitions on a thread of its own: a cluster that does not answer holds up nobody.
-struct Looking {
-    found: Receiver<Split>,
-    stop: Arc<(Mutex<bool>, Condvar)>,
-}
-
-impl Looking {
-    fn start(shared: Arc<Shared>, mut known: HashSet<String>) -> Result<Looking> {
-        let interval = shared.cluster.option("topic.metadata.refresh.interval.ms").and_then(|text| text.parse::<u64>().ok());
-        let interval = interval.map_or(LOOK_INTERVAL, |ms| Duration::from_millis(ms.max(10)));
-        let (send, found) = channel();
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let stopped = Arc::clone(&stop);
-        let look = move || {
-            let (flag, changed) = &*stopped;
-            let is_stopped = |wait: Duration| {
-                let guard = flag.lock().unwrap_or_else(PoisonError::into_inner);
-                let result = changed.wait_timeout_while(guard, wait, |is_stopped| !*is_stopped);
-                *result.unwrap_or_else(PoisonError::into_inner).0
-            };
-            while !is_stopped(interval) {
-                // What cannot be asked now is asked next time; readers tell what is wrong with the cluster.
-                let Ok(asker) = Asker::new(&shared.call(), &shared.cluster) else { continue };
-                let Ok(partitions) = shared.partitions(&asker) else { continue };
-                for partition in partitions {
-                    let name = partition.to_string();
-                    if known.contains(&name) {
-                        continue;
-                    }
-                    let Ok(split) = offsets::found(&asker, &shared, &partition) else { continue };
-                    known.insert(name);
-                    if send.send(split).is_err() {
-                        return;
-                    }
-                }
-            }
-        };
-        client_thread::start("mill-kafka-look", look)?;
-        Ok(Looking { found, stop })
-    }
-}
-
-impl Discovery for Looking {
-    fn look(&mut self) -> Result<Vec<Split>> {
-        Ok(self.found.try_iter().collect())
-    }
-}
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
     }
 }

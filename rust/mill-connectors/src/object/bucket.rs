@@ -40,6 +40,9 @@ const WHOLE_WAIT: Duration = Duration::from_secs(3600);
 const NO_SUCH_UPLOAD: [&str; 3] = ["NoSuchUpload", "InvalidBlockList", "InvalidPart"];
 /// Whom clients ask for credentials if none are given: the machine that they run on.
 const ASKED_FOR_CREDENTIALS: [&str; 4] = ["169.254.169.254", "/latest/api/token", "/latest/meta-data", "metadata.google.internal"];
+/// What stores call a request that they do not allow, where the client has no kind of error for it, as for lists.
+const DENIED: [&str; 7] =
+    ["AccessDenied", "403 Forbidden", "SignatureDoesNotMatch", "InvalidAccessKeyId", "AuthenticationFailed", "AuthorizationFailure", "PERMISSION_DENIED"];
 /// The pauses before an answer that broke off is asked for again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -293,7 +296,8 @@ impl Bucket {
         let url = self.url(key);
         let text = error.to_string();
         let said = cleaned(&said_in(&text), &self.secrets);
-        let is_denied = matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. });
+        let is_denied = matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. })
+            || DENIED.iter().any(|part| text.contains(part));
         let message = if ASKED_FOR_CREDENTIALS.iter().any(|part| text.contains(part)) {
             format!("cannot {doing} {url:?}: there are no credentials: give {} with mill.storage() or the environment", self.names())
         } else if Bucket::is_gone(error) {

@@ -27,11 +27,11 @@ fn fixed(key: &str) -> &str {
     key[..first].rfind('/').map_or("", |at| &key[..=at])
 }
 
-/// The objects that a URL names; none is an error.
+/// The objects that a URL names; none is an error unless more may come.
 ///
 /// # Errors
 /// When there is none, or the store refuses.
-pub(crate) fn files_at(entry: &str, is_recursive: bool) -> Result<Vec<PathBuf>> {
+pub(crate) fn files_at(entry: &str, is_recursive: bool, may_be_none: bool) -> Result<Vec<PathBuf>> {
     let place = Place::of(Path::new(entry))?;
     let bucket = Bucket::of(&place)?;
     if place.scheme.is_web() {
@@ -54,7 +54,7 @@ pub(crate) fn files_at(entry: &str, is_recursive: bool) -> Result<Vec<PathBuf>> 
     // Some programs make an object of no bytes for a directory.
     let directory = key.trim_end_matches('/');
     found.retain(|object| !(object.size == 0 && (object.location.as_ref() == directory && key.ends_with('/'))));
-    if found.is_empty() {
+    if found.is_empty() && !may_be_none {
         return Err(nothing(entry, key, &bucket));
     }
     let mut paths = Vec::with_capacity(found.len());

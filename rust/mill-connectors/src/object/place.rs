@@ -34,6 +34,11 @@ pub(crate) fn is_object(path: &Path) -> bool {
     path.to_str().is_some_and(|text| scheme_of(text).is_some())
 }
 
+/// Whether a path is a URL of a server of the web.
+pub(crate) fn is_of_web(path: &Path) -> bool {
+    path.to_str().and_then(scheme_of).is_some_and(|(scheme, _)| scheme.is_web())
+}
+
 fn scheme_of(text: &str) -> Option<(Scheme, &str)> {
     SCHEMES.iter().find_map(|(name, scheme)| Some((*scheme, text.strip_prefix(name)?.strip_prefix("://")?)))
 }

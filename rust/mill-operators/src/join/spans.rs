@@ -9,7 +9,7 @@
 //! but not yet dropped: a record that could is late.
 //!
 //! Spans follow from the rows, so there are few panes however long the interval is, and rows that are due stay for little longer than
-//! they must. A pane that has a quarter of all rows takes none that are due later than those that it has. If the last of them are far ahead of the
+//! they must. A pane that has half of all rows takes none that are due later than those that it has. If the last of them are far ahead of the
 //! others, they get a pane of their own: otherwise a record of a clock that is ahead would hold the others in memory. A pane that gets as many
 //! rows once more, because rows come in no order, is divided in the middle.
 //!
@@ -30,7 +30,7 @@ const VAIN_FACTOR: usize = 2;
 /// So many rows are worth a table of their own.
 const PANE_ROWS: usize = 8192;
 /// A pane has about this part of all rows.
-const PART: usize = 4;
+const PART: usize = 2;
 /// By how many rows of a pane it is judged how they lie in time.
 const JUDGED: usize = 1024;
 /// This part of the rows of a pane may be far ahead.
