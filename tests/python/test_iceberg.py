@@ -6,6 +6,7 @@ import builtins
 import importlib.metadata
 import math
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -360,6 +361,26 @@ def test_rows_are_replaced_and_deleted(tmp_path: Path, lake: dict[str, str]) -> 
         assert len(found.snapshots()) == 4
 
 
+@pytest.mark.parametrize("partition_by", [(), "bucket(3, k)", "word"])
+def test_random_changes_of_keys(lake: dict[str, str], partition_by: Any) -> None:
+    dice = random.Random(f"1 {partition_by}")
+    words = ["a", "b", "a long text that is cut in statistics"]
+    source = testing.Source({"k": int, "word": str, "x": int})
+    totals = source.stream().key_by("k", "word").agg(x=col("x").sum(), emit="each").filter(col("x") % 3 != 0)
+    sums: dict[tuple[int, str], int] = {}
+    with testing.Job(totals.write_iceberg("s.t", catalog=lake, key=["word", "k"], partition_by=partition_by)) as job:
+        for _ in range(10):
+            for _ in range(dice.randrange(12)):
+                k, word, x = dice.randrange(8), dice.choice(words), dice.randrange(5)
+                sums[k, word] = sums.get((k, word), 0) + x
+                source.push({"k": k, "word": word, "x": x})
+            job.checkpoint()
+            if dice.random() < 0.2:
+                job.kill_and_restore()
+            expected = [{"k": k, "word": word, "x": x} for (k, word), x in sorted(sums.items()) if x % 3]
+            assert rows(lake, order="k, word") == expected
+
+
 def test_columns_of_others_keep_their_values(lake: dict[str, str]) -> None:
     made(lake, ("k", kinds.LongType()), ("note", kinds.StringType()), ("x", kinds.LongType()), ("l", kinds.ListType(10, kinds.LongType(), element_required=False)))
     with table(lake) as found:
@@ -411,7 +432,7 @@ def test_names_of_columns(tmp_path: Path, lake: dict[str, str], name: str) -> No
 
 
 def test_arguments(tmp_path: Path, lake: dict[str, str]) -> None:
-    stream = mill.from_iter([{"k": 1, "f": 0.5, "at": MOMENT}])
+    stream = mill.from_iter([{"k": 1, "f": 0.5, "at": MOMENT, "clock": MOMENT.time()}])
     totals = stream.key_by("k").agg(f=col("f").sum(), emit="each")
     endless = mill.generate(n=mill.index())
 
@@ -428,6 +449,7 @@ def test_arguments(tmp_path: Path, lake: dict[str, str]) -> None:
         (write(partition_by="bucket(0, k)"), r"'bucket\(0, k\)' is none of"),
         (write(partition_by="day(k)"), r"'day\(k\)' does not go with column 'k', which is long"),
         (write(partition_by="bucket(4, f)"), r"'bucket\(4, f\)' does not go with column 'f', which is double"),
+        (write(partition_by="bucket(4, clock)"), r"column 'clock' is a time of day, by which pyiceberg cannot partition"),
         (write(partition_by="f"), r"column 'f' is double; a partition is of"),
         (write(partition_by=["k", "bucket(4, k)"]), r"names column 'k' twice"),
         (write(key=[]), r"needs at least one column"),

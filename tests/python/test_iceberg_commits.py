@@ -212,6 +212,44 @@ def test_an_answer_of_the_catalog_that_is_lost(
         assert len(found.snapshots()) == 1
 
 
+def test_a_catalog_that_always_refuses(tmp_path: Path, lake: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    from millstream.io import _iceberg_sink
+
+    tried = threading.Event()
+
+    def refuses(*_: Any) -> Any:
+        tried.set()
+        raise CommitFailedException("somebody was first")
+
+    sink = mill.from_iter([{"n": n} for n in range(10)]).write_iceberg("s.t", catalog=lake)
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlCatalog, "commit_table", refuses)
+        # A job that is cancelled does not wait for the next try.
+        job = mill.start(sink, checkpoint=tmp_path / "state")
+        assert tried.wait(60)
+        began = time.monotonic()
+        job.cancel()
+        assert job.wait().status == "cancelled" and time.monotonic() - began < 30
+        patch.setattr(_iceberg_sink, "_ATTEMPT_SECONDS_MAX", 0.2)
+        with pytest.raises(mill.ConnectorError, match="the commit was tried for 0 seconds, and the table could not be written: somebody was first"):
+            mill.run(sink, checkpoint=tmp_path / "state")
+    mill.run(sink, checkpoint=tmp_path / "state")
+    assert [row["n"] for row in rows(lake)] == list(range(10))
+
+
+@pytest.mark.parametrize("key", [None, "n"])
+def test_at_least_once(lake: dict[str, str], key: str | None) -> None:
+    source = pushed(20)
+    with testing.Job(source.stream().write_iceberg("s.t", catalog=lake, key=key), mode="at_least_once") as job:
+        job.checkpoint(after=7)
+        job.kill_and_restore()
+        job.checkpoint()
+    found = [row["n"] for row in rows(lake)]
+    assert set(found) == set(range(20)) and (key is None or len(found) == 20)
+
+
 @pytest.mark.parametrize("key", [None, "n"])
 @pytest.mark.parametrize("other", ["rows", "rewrite", "properties"])
 def test_another_writer_comes_first(tmp_path: Path, lake: dict[str, str], key: str | None, other: str, monkeypatch: pytest.MonkeyPatch) -> None:

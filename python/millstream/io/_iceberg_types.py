@@ -311,6 +311,8 @@ def _check_transform(transform: Any, column: Any, text: str, call: str) -> None:
         )
         if not good:
             raise SchemaError(f"{call}: column {column.name!r} is {kind}; a partition is of text, whole numbers, booleans, dates or timestamps")
+    elif isinstance(kind, own.TimeType):
+        raise SchemaError(f"{call}: column {column.name!r} is a time of day, by which pyiceberg cannot partition")
     elif type(transform).__name__ == "UnknownTransform" or not transform.can_transform(kind):
         raise SchemaError(f"{call}: {text!r} does not go with column {column.name!r}, which is {kind}")
 
