@@ -29,7 +29,8 @@ pytest.importorskip("pyiceberg")
 from iceberg_tables import catalog, lake_in, leftover, made, marks, rows, table
 from pyiceberg import types as kinds
 from pyiceberg.partitioning import PartitionField, PartitionSpec
-from pyiceberg.transforms import DayTransform, IdentityTransform
+from pyiceberg.schema import Schema
+from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransform
 
 ROWS = [{"k": n % 5, "x": n, "day": f"2026-01-0{n % 3 + 1}"} for n in range(1000)]
 
@@ -121,6 +122,18 @@ def test_partitions_by_transforms(lake: dict[str, str], key: str | None) -> None
         mill.run(stream.write_iceberg("s.t", catalog=lake, key=key, partition_by=again))
     with table(lake) as found:
         assert sorted(found.scan().to_arrow()["n"].to_pylist()) == sorted((1 if key else 3) * list(range(31)))
+
+
+@pytest.mark.parametrize("key", [None, "n"])
+def test_partitions_by_times(lake: dict[str, str], key: str | None) -> None:
+    at = [datetime(1969, 12, 31, 23, 59, 59, 999_999), datetime(1970, 1, 1), datetime(1, 1, 1), None]
+    given = [{"n": n, "a": when, "u": None if when is None else when.replace(tzinfo=timezone.utc)} for n, when in enumerate(at)]
+    stream = mill.from_iter(given, schema={"n": int, "a": datetime, "u": mill.types.Timestamp("us", "UTC")})
+    for _ in range(2 if key else 1):
+        mill.run(stream.write_iceberg("s.t", catalog=lake, key=key, partition_by=["a", "u"]))
+    assert sorted(mill.read_iceberg("s.t", catalog=lake).collect().to_pylist(), key=lambda row: row["n"]) == given
+    with table(lake) as found:
+        assert found.scan(row_filter="a == '1969-12-31T23:59:59.999999'").to_arrow()["n"].to_pylist() == [0]
 
 
 def test_many_rows_are_cut_into_files(lake: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +313,16 @@ def test_other_partitions_and_formats(lake: dict[str, str]) -> None:
     made(lake, ("id", kinds.LongType()), name="s.orc", properties={"write.format.default": "orc"})
     with pytest.raises(mill.SchemaError, match=r"the table is written as orc"):
         mill.from_iter([{"id": 1}]).write_iceberg("s.orc", catalog=lake)
+    spec = PartitionSpec(PartitionField(1, 1000, IdentityTransform(), "id"), PartitionField(1, 1001, BucketTransform(4), "id_bucket"))
+    made(lake, ("id", kinds.LongType()), name="s.twice", partition_spec=spec)
+    with pytest.raises(mill.SchemaError, match="the table is partitioned twice by column 'id', which pyiceberg cannot write"):
+        mill.from_iter([{"id": 1}]).write_iceberg("s.twice", catalog=lake)
+    inner = kinds.StructType(kinds.NestedField(10, "x", kinds.LongType(), required=False))
+    spec = PartitionSpec(PartitionField(10, 1000, IdentityTransform(), "x"))
+    with catalog(lake) as found:
+        found.create_table("s.nested", Schema(kinds.NestedField(1, "c", inner, required=False)), partition_spec=spec)
+    with pytest.raises(mill.SchemaError, match="the table is partitioned by 'x', a part of a nested column"):
+        mill.from_iter([{"c": {"x": 1}}], schema={"c": {"x": int}}).write_iceberg("s.nested", catalog=lake)
     spec = PartitionSpec(PartitionField(1, 1000, IdentityTransform(), "f"))
     made(lake, ("f", kinds.DoubleType()), name="s.floats", partition_spec=spec)
     with pytest.raises(mill.SchemaError, match=r"column 'f' is double; a partition is of text"):

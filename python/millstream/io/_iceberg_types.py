@@ -293,10 +293,13 @@ def partition_spec(given: Sequence[str], columns: Any, call: str) -> Any:
 
 def check_partitions(spec: Any, columns: Any, call: str) -> None:
     """Refuse partitions of a table that exists, where rows cannot be put into them exactly."""
+    sources = [field.source_id for field in spec.fields]
     for field in spec.fields:
         column = next((each for each in columns.fields if each.field_id == field.source_id), None)
         if column is None:
             raise SchemaError(f"{call}: the table is partitioned by {field.name!r}, a part of a nested column, which write_iceberg() does not do")
+        if sources.count(field.source_id) > 1:
+            raise SchemaError(f"{call}: the table is partitioned twice by column {column.name!r}, which pyiceberg cannot write")
         if str(field.transform) != "void":
             _check_transform(field.transform, column, shown_spec(spec, columns), call)
 
