@@ -70,7 +70,7 @@ def install(python: Path, version: str, built: Path | None) -> Path | None:
     pip = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     # These only as wheels: nothing is compiled for a version that its library does not support.
     needed = [*sum(extras, []), "rich>=13"]
-    if subprocess.run([*pip, "--only-binary", "arro3-core,deltalake,duckdb,numba,numpy,pandas,polars,pyarrow,river", *needed], check=False).returncode:
+    if subprocess.run([*pip, "--only-binary", "arro3-core,deltalake,duckdb,mmh3,numba,numpy,pandas,polars,pyarrow,pyiceberg-core,pyroaring,river,sqlalchemy,zstandard", *needed], check=False).returncode:
         return None
     if built is not None:
         subprocess.run([*pip, "--force-reinstall", "--no-deps", built], check=True)

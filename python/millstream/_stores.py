@@ -10,6 +10,7 @@ from millstream.time import Duration
 
 if TYPE_CHECKING:
     from millstream.io._delta_sink import DeltaMode
+    from millstream.io._iceberg_sink import IcebergMode
     from millstream.io.http import HttpFormat, HttpMethod
     from millstream.io.sinks import Output
     from millstream.stream import Stream
@@ -146,6 +147,76 @@ class Stores:
         from millstream.io import http
 
         return http.http_sink(_stream(self), url, batch_rows, headers, method, format, timeout, retry)
+
+    def write_iceberg(
+        self,
+        table: str,
+        *,
+        catalog: str | Mapping[str, str],
+        mode: IcebergMode = "append",
+        key: str | Sequence[str] | None = None,
+        partition_by: str | Sequence[str] = (),
+    ) -> Output:
+        """Write into an Apache Iceberg table.
+
+        Parameters
+        ----------
+        table
+            The name of the table with its namespace: ``"shop.orders"``. A table that does not exist is created when the job starts.
+        catalog
+            The name of a catalog that pyiceberg is configured with (in ``.pyiceberg.yaml`` or by environment variables), or its properties,
+            such as ``{"type": "sql", "uri": "sqlite:///catalog.db", "warehouse": "lake"}``. Its type is ``sql``, ``rest``, ``hive`` or ``glue``.
+            The property ``"name"`` is the name of the catalog.
+        mode
+            ``"append"`` adds rows. ``"overwrite"`` replaces the whole table in one transaction when the job ends; the stream must be bounded
+            and the job must have no checkpoints.
+        key
+            A column or several. With a key a row replaces the row that has the same key, and an updating stream is accepted: where a key is
+            deleted, its row is.
+        partition_by
+            How the table is partitioned, if it is created: by columns (text, whole numbers, booleans, dates or timestamps), or by transforms of
+            them: ``"year(at)"``, ``"month(at)"``, ``"day(at)"``, ``"hour(at)"``, ``"bucket(16, id)"``, ``"truncate(4, name)"``. A table that
+            exists is written as it is partitioned.
+
+        Returns
+        -------
+        Output
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When the package ``pyiceberg`` is not installed (``pip install millstream[iceberg]``), it knows no such catalog or cannot commit by it, an
+            option is not one of its choices, options contradict each other, or this is an updating stream and ``key`` is not its key.
+        SchemaError
+            When a column is named that does not exist, Iceberg has no exact type for a column, or the table exists and has no such
+            column, one that does not hold every value, other partitions, or another version of the format than 2.
+        ConnectorError
+            When the catalog cannot be reached; when the job runs and the table cannot be written; when a value cannot be stored exactly, or
+            is null in a required column or in the key (its ``__cause__`` is a :class:`DataError`); and when the table was lost, replaced, or
+            rolled back to before output that the checkpoint knows (a :class:`CheckpointError`).
+
+        Notes
+        -----
+        Exactly once: each checkpoint with new rows is one commit of the table, which also sets a property of the table to the number of the
+        checkpoint. The commit takes effect only if the table still has the snapshot that was read; else the sink reads the table and that
+        property again. Appended rows are in data files before the checkpoint, which no reader sees before the commit; rows with a key are in
+        the checkpoint, and the files that have their keys are rewritten after it.
+
+        Small integers are stored as ``int``, unsigned ones as the next larger type, 64-bit ones as ``decimal(20, 0)``; times as microseconds,
+        in UTC if they have a zone. Nanoseconds and durations are an error: convert them first.
+
+        Examples
+        --------
+        >>> lake = {"type": "sql", "uri": "sqlite:///catalog.db", "warehouse": "lake"}
+        >>> counts = mill.from_iter(["a", "b", "a"]).key_by("value").agg(n=mill.count(), emit="each")
+        >>> report = mill.run(counts.write_iceberg("shop.counts", catalog=lake, key="value"))
+        >>> sorted(mill.read_iceberg("shop.counts", catalog=lake).collect().to_pylist(), key=lambda row: row["value"])
+        [{'value': 'a', 'n': 2}, {'value': 'b', 'n': 1}]
+        """
+        from millstream.io import _iceberg_sink
+
+        return _iceberg_sink.iceberg_sink(_stream(self), table, catalog, mode, key, partition_by)
 
     def write_redis(
         self,

@@ -1,10 +1,10 @@
-"""Kill jobs that write a Delta table, at random instants, run them again until they are done, and judge what the table shows.
+"""Kill jobs that write a table of Delta or Iceberg, at random instants, run them again until they are done, and judge what the table shows.
 
     python tests/crash/stores.py delta --runs 100 --seed 1
-    python tests/crash/stores.py delta-keyed --runs 100
+    python tests/crash/stores.py iceberg-keyed --runs 100
 
-Prints the seed and a line for each run with a wrong result. The table is judged by DuckDB, over the files that the entries of the log name; the
-entries are read in plain Python. ``--only 17`` replays run 17 alone.
+Prints the seed and a line for each run with a wrong result. The table is judged by DuckDB, over the files that it names: by the entries of
+Delta's log, read in plain Python, or by the newest snapshot of Iceberg. ``--only 17`` replays run 17 alone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import deltalake  # noqa: F401 - so that the jobs need not, which are killed early otherwise
 import pyarrow.parquet  # noqa: F401
+import pyiceberg.catalog.sql
+import pyiceberg.io.pyarrow  # noqa: F401
 from kill import OPENING, STARTS_MAX, instant
 from launcher import Child, Failed, spread
 
@@ -60,12 +62,33 @@ def keyed(work: Path) -> mill.Output:
     return source().key_by("k").agg(n=mill.count(), t=col("n").sum(), emit="each").filter(col("t") % 2 == 1).write_delta(work / "table", key="k")
 
 
-JOBS: dict[str, Callable[[Path], mill.Output]] = {"delta": appended, "delta-keyed": keyed}
+def lake(work: Path) -> dict[str, str]:
+    """A catalog of Iceberg."""
+    return {"type": "sql", "uri": f"sqlite:///{work}/catalog.db", "warehouse": f"file://{work}/lake"}
+
+
+def appended_to_iceberg(work: Path) -> mill.Output:
+    """All numbers, by partition."""
+    return source().write_iceberg("s.t", catalog=lake(work), partition_by=["part", "bucket(2, k)"])
+
+
+def keyed_in_iceberg(work: Path) -> mill.Output:
+    """Sums by key; those that are even are withdrawn."""
+    sums = source().key_by("k").agg(n=mill.count(), t=col("n").sum(), emit="each")
+    return sums.filter(col("t") % 2 == 1).write_iceberg("s.t", catalog=lake(work), key="k")
+
+
+JOBS: dict[str, Callable[[Path], mill.Output]] = {
+    "delta": appended,
+    "delta-keyed": keyed,
+    "iceberg": appended_to_iceberg,
+    "iceberg-keyed": keyed_in_iceberg,
+}
 
 
 def expected(job: str) -> list[Any]:
     """What a table must have in the end, without the engine."""
-    if job == "delta":
+    if not job.endswith("-keyed"):
         return [[n] for n in range(TOTAL)]
     sums: dict[int, list[int]] = {}
     for n in range(TOTAL):
@@ -75,13 +98,23 @@ def expected(job: str) -> list[Any]:
 
 def run(job: str, work: Path) -> None:
     """Run a job to its end."""
-    mill.run(JOBS[job](work), checkpoint=mill.Checkpoint(work / "state", every="10ms"), parallelism=2)
+    # A commit of pyiceberg takes tens of milliseconds.
+    every = "50ms" if job.startswith("iceberg") else "10ms"
+    mill.run(JOBS[job](work), checkpoint=mill.Checkpoint(work / "state", every=every), parallelism=2)
 
 
 def judge(job: str, work: Path) -> None:
     """Write down what the table shows, in a process of its own: who forks must have no threads."""
     import duckdb
 
+    paths = of_iceberg(work) if job.startswith("iceberg") else of_delta(work)
+    columns = "k, n, t" if job.endswith("-keyed") else "n"
+    found = duckdb.sql(f"select {columns} from read_parquet({paths!r}, hive_partitioning=false) order by all").fetchall() if paths else []
+    (work / "found.json").write_text(json.dumps(found))
+
+
+def of_delta(work: Path) -> list[str]:
+    """The files that the log names."""
     files: set[str] = set()
     newest: dict[str, int] = {}
     for entry in sorted((work / "table" / "_delta_log").glob("*.json")):
@@ -96,10 +129,20 @@ def judge(job: str, work: Path) -> None:
                 mark = action["txn"]
                 assert mark["version"] > newest.get(mark["appId"], 0), f"{mark} comes twice"
                 newest[mark["appId"]] = mark["version"]
-    paths = [str(work / "table" / unquote(path)) for path in files]
-    columns = "n" if job == "delta" else "k, n, t"
-    found = duckdb.sql(f"select {columns} from read_parquet({paths!r}, hive_partitioning=false) order by all").fetchall() if paths else []
-    (work / "found.json").write_text(json.dumps(found))
+    return [str(work / "table" / unquote(path)) for path in files]
+
+
+def of_iceberg(work: Path) -> list[str]:
+    """The files of the newest snapshot."""
+    with pyiceberg.catalog.load_catalog("default", **lake(work)) as catalog:
+        table = catalog.load_table("s.t")
+        newest: dict[str, int] = {}
+        for snapshot in sorted(table.snapshots(), key=lambda each: each.sequence_number or 0):
+            assert snapshot.summary is not None
+            run, epoch = snapshot.summary["millstream.run"], int(snapshot.summary["millstream.epoch"] or 0)
+            assert run is not None and epoch > newest.get(run, 0), f"{epoch} of {run} comes twice"
+            newest[run] = epoch
+        return [unquote(urlsplit(task.file.file_path).path) for task in table.scan().plan_files()]
 
 
 def carry_out(job: str, seed: int, root: Path, seconds: float, number: int) -> tuple[int, str]:

@@ -36,9 +36,10 @@ def test_killed_job_gives_the_same_output_under_any_parallelism(job: str) -> Non
     run("kill.py", job, "--runs", 3, "--seed", 2, "--parallelism", 1, 2, 3)
 
 
-@pytest.mark.parametrize("job", ["delta", "delta-keyed"])
-def test_killed_job_leaves_each_row_once_in_a_delta_table(job: str) -> None:
+@pytest.mark.parametrize("job", ["delta", "delta-keyed", "iceberg", "iceberg-keyed"])
+def test_killed_job_leaves_each_row_once_in_a_table_of_a_lake(job: str) -> None:
     pytest.importorskip("deltalake")
+    pytest.importorskip("pyiceberg")
     run("stores.py", job, "--runs", 2, "--seed", 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from millstream.io.delta import read_delta
 from millstream.io.files import read_arrow, read_csv, read_json, read_parquet, read_text
+from millstream.io.iceberg import read_iceberg
 from millstream.io.kafka import read_kafka
 from millstream.io.memory import from_arrow, from_iter, generate, index, random
 from millstream.io.postgres import read_postgres, read_postgres_changes
@@ -25,6 +26,7 @@ __all__ = [
     "read_arrow",
     "read_csv",
     "read_delta",
+    "read_iceberg",
     "read_json",
     "read_kafka",
     "read_parquet",

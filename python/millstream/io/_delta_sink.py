@@ -17,11 +17,12 @@ from millstream._nearest import did_you_mean
 from millstream._paths import local_path
 from millstream._texts import choice, texts
 from millstream._waits import Waits
-from millstream.errors import CheckpointError, ConnectorError, DataError, PlanError, SchemaError
+from millstream.errors import CheckpointError, ConnectorError, PlanError, SchemaError
 from millstream.io._delta_files import DataFile, FileWriter, partition_text, sync_directory
 from millstream.io._delta_table import columns_of, deltalake, opened, reason, subset
 from millstream.io._delta_types import check_fits, stored_schema
 from millstream.io._per_run import PerRun
+from millstream.io._table_rows import exact_rows, last_changes, packed, unpacked
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 
@@ -257,7 +258,7 @@ class _DeltaSink:
         self._add(batch, is_deleted=True)
 
     def _add(self, batch: Any, *, is_deleted: bool) -> None:
-        table = self._converted(batch)
+        table = exact_rows(batch, self._columns, self._keys or [])
         if self._keys is None:
             if self._files is None:
                 self._files = FileWriter(self._path, self._columns, self._partitions)
@@ -265,26 +266,6 @@ class _DeltaSink:
         else:
             self._check_partitions(table)
             self._changes.append((table, is_deleted))
-
-    def _converted(self, batch: Any) -> Any:
-        """Return a frame with the columns of the table, each value exactly."""
-        import pyarrow as pa
-
-        columns = []
-        for field in self._columns:
-            if field.name not in batch.schema.names:
-                columns.append(pa.nulls(batch.num_rows, field.type))
-                continue
-            column = batch.column(field.name)
-            try:
-                exact = _cast(column, field.type)
-            except pa.ArrowInvalid as error:
-                raise DataError(f"column {field.name!r}: {error}") from error
-            is_key = self._keys is not None and field.name in self._keys
-            if exact.null_count and (not field.nullable or is_key):
-                raise DataError(f"column {field.name!r} is null, and {'it is of the key' if is_key else 'the column of the table is NOT NULL'}")
-            columns.append(exact)
-        return pa.Table.from_arrays(columns, schema=self._columns)
 
     def _check_partitions(self, table: Any) -> None:
         for name in set(self._partitions) & set(table.column_names):
@@ -298,7 +279,7 @@ class _DeltaSink:
         handle: dict[str, Any] = {"table": self._table_id, "mark": self._custody.mark(epoch).to_json()}
         if self._keys is not None:
             if self._changes:
-                handle["changes"] = base64.b64encode(self._packed()).decode()
+                handle["changes"] = base64.b64encode(packed(last_changes(self._changes, self._keys))).decode()
             self._changes = []
         else:
             files = [] if self._files is None else self._files.finish()
@@ -307,18 +288,6 @@ class _DeltaSink:
             if files or self._mode == "overwrite":
                 handle["files"] = files
         return json.dumps(handle).encode()
-
-    def _packed(self) -> bytes:
-        """Return the last change of each key, as an Arrow stream with a column that says which ones are deletes."""
-        import pyarrow as pa
-
-        deletes = _free_name("__deletes", self._columns.names)
-        parts = [table.append_column(deletes, pa.repeat(is_deleted, table.num_rows)) for table, is_deleted in self._changes]
-        last = _last_of_key(pa.concat_tables(parts), self._keys or [])
-        buffer = pa.BufferOutputStream()
-        with pa.ipc.new_stream(buffer, last.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-            writer.write_table(last)
-        return bytes(buffer.getvalue())
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Write one transaction for each epoch that has rows and is not there yet."""
@@ -391,11 +360,9 @@ class _DeltaSink:
             raise ConnectorError(f"the file {path!r} has {size} bytes, and the checkpoint knows {file['size']}")
         return AddAction(file["path"], size, file["partition"], file["modified"], True, file["statistics"])
 
-    def _merge(self, table: Any, packed: str, properties: Any) -> bool:
+    def _merge(self, table: Any, stream: str, properties: Any) -> bool:
         """Merge the changes of an epoch into a table; returns whether a transaction was written."""
-        import pyarrow as pa
-
-        changes = pa.ipc.open_stream(base64.b64decode(packed)).read_all()
+        changes = unpacked(base64.b64decode(stream))
         deletes = _quoted(changes.schema.names[-1])
         predicate = " and ".join(f"target.{_quoted(name)} = source.{_quoted(name)}" for name in self._keys or [])
         columns = {_quoted(name): f"source.{_quoted(name)}" for name in self._stored.names}
@@ -440,30 +407,6 @@ class _DeltaSink:
         self._columns = columns_of(table) if self._keys is None else subset(columns_of(table), self._stored.names)
         self._partitions = list(table.metadata().partition_columns)
         self._table_id = str(table.metadata().id)
-
-
-def _cast(column: Any, kind: Any) -> Any:
-    """Return a column in another type, exactly or not at all."""
-    import pyarrow as pa
-
-    if isinstance(column.type, pa.DictionaryType):
-        column = column.dictionary_decode()
-    return column if column.type == kind else column.cast(kind)
-
-
-def _last_of_key(table: Any, keys: list[str]) -> Any:
-    import pyarrow as pa
-
-    number = _free_name("__number", table.schema.names)
-    numbered = table.select(keys).append_column(number, pa.array(range(table.num_rows), type=pa.int64()))
-    last = numbered.group_by(keys, use_threads=False).aggregate([(number, "max")])[f"{number}_max"]
-    return table.take(last)
-
-
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
 
 
 def _quoted(name: str) -> str:
