@@ -433,9 +433,12 @@ class State(Plan):
         head = head_of(run)
         if head["lease"] is not None:
             return f"the lease was not given back: {head['lease']}"
-        spooled = [key for key in run.servers.s3.keys(f"{run.name}/state/") if key.split("/")[2] in ("kafka", "postgres")]
-        if spooled and len(spooled) > 1:
-            return f"files of sinks in the store: {spooled}"
+        keys = run.servers.s3.keys(f"{run.name}/state/")
+        # Checkpoints that are kept still have theirs.
+        manifests = b"".join(run.servers.s3.get(key) for key in keys if "/manifest-" in key)
+        spooled = [key for key in keys if key.split("/")[2] in ("kafka", "postgres") and key.rpartition("/")[2].encode() not in manifests]
+        if spooled:
+            return f"files of sinks that no checkpoint has, in the store: {spooled}"
         return uploads_left(run) or (postgres_left(run) if run.variant == 2 else "")
 
     def clean(self, run: Run) -> None:
@@ -507,7 +510,7 @@ PLANS: dict[str, Plan] = {
 
 def postgres_url(run: Run) -> str:
     """Where the database is; with short timeouts where that is the fault."""
-    settings = ["idle_in_transaction_session_timeout=500", "lock_timeout=700", "statement_timeout=1500"] if run.has_short_timeouts else []
+    settings = ["idle_in_transaction_session_timeout=500", "lock_timeout=700", "statement_timeout=3000"] if run.has_short_timeouts else []
     options = "%20".join(f"-c%20{setting}" for setting in settings)
     return run.address("postgres") + (f"?options={options}" if options else "")
 

@@ -145,6 +145,7 @@ def main() -> None:
     broken: Counter[Cell] = Counter()
     hits: Counter[str] = Counter()
     died_at: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
     failures, longest, held = 0, 0.0, 0.0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
         work = partial(matrix_faults.carry_out, Path(root), given.keep, given.seed, given.only is not None)
@@ -154,6 +155,7 @@ def main() -> None:
                 hits[cell.fault] += outcome.hits
                 died_at.update(outcome.died_at)
                 failures += outcome.failures
+                seconds[cell.fault] += outcome.seconds  # type: ignore[assignment]
                 longest, held = max(longest, outcome.seconds), max(held, outcome.held)
                 if outcome.wrong:
                     broken[cell] += 1
@@ -169,6 +171,7 @@ def main() -> None:
             worker.join()
     print(table(counts, broken))
     print("faults that hit: " + ", ".join(f"{fault} {count}" for fault, count in hits.items()))
+    print("seconds a run: " + ", ".join(f"{fault} {took / sum(n for cell, n in counts.items() if cell.fault == fault):.1f}" for fault, took in seconds.items()))
     if died_at:
         print("died at: " + ", ".join(f"{step} {count}" for step, count in sorted(died_at.items())))
     print(f"{failures} jobs failed with an error and went on later; readers waited {held:.2f} s at most; the longest run took {longest:.0f} s")
