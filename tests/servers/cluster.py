@@ -19,7 +19,7 @@ class Cluster:
     def __init__(self, address: str, prefix: str) -> None:
         self.address = address
         self._prefix = prefix
-        self._admin = AdminClient({"bootstrap.servers": address})
+        self._admin = AdminClient({"bootstrap.servers": address, "log_level": 4})
 
     def topic(self, name: str, partitions: int = 1, **config: str) -> str:
         """Create a topic; give its whole name."""

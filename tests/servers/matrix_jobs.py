@@ -433,12 +433,6 @@ class State(Plan):
         head = head_of(run)
         if head["lease"] is not None:
             return f"the lease was not given back: {head['lease']}"
-        keys = run.servers.s3.keys(f"{run.name}/state/")
-        # Checkpoints that are kept still have theirs.
-        manifests = b"".join(run.servers.s3.get(key) for key in keys if "/manifest-" in key)
-        spooled = [key for key in keys if key.split("/")[2] in ("kafka", "postgres") and key.rpartition("/")[2].encode() not in manifests]
-        if spooled:
-            return f"files of sinks that no checkpoint has, in the store: {spooled}"
         return uploads_left(run) or (postgres_left(run) if run.variant == 2 else "")
 
     def clean(self, run: Run) -> None:

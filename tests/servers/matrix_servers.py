@@ -37,7 +37,10 @@ advertised.listeners=PLAINTEXT://127.0.0.1:{{port}},CUT://127.0.0.1:{proxy}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CUT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.segment.delete.delay.ms=100
+broker.session.timeout.ms=1500
+broker.heartbeat.interval.ms=300
 """
+"""A second address, which leads through the proxy. A broker that is killed may come back once its session is over."""
 
 
 def apart(call: Callable[[], Result], seconds: float = 120) -> Result:
