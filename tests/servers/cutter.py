@@ -2,7 +2,7 @@
 
 It stands before servers whose tests start no threads, because they fork. Each route has a listening port and the port of a
 server. A connection that is cut is reset on both sides, at a byte of either direction that was drawn before: the server may
-have got half of a request, or all of it and be about to answer.
+have got half of a request, or all of it and be about to answer. Instead of that, a connection may carry nothing for a while.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import selectors
 import signal
 import socket
 import struct
+import time
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -48,16 +49,16 @@ class Cutter:
         """Lead a route to a port."""
         self._ask("lead", name, port)
 
-    def cut(self, name: str, seed: int, least: int, most: int, times: int) -> None:
-        """Cut the connections of a route so many times, each after a number of bytes between these."""
-        self._ask("cut", name, seed, least, most, times)
+    def cut(self, name: str, seed: int, least: int, most: int, times: int, hang_seconds: float = 0) -> None:
+        """Cut connections of a route so many times, each after a number of bytes between these, or let them hang for so long."""
+        self._ask("cut", name, seed, least, most, times, hang_seconds)
 
     def away(self, name: str) -> None:
         """Cut all connections of a route, and let no new one in."""
         self._ask("away", name)
 
     def calm(self, name: str) -> int:
-        """Cut no more; return how many connections were cut since the last time."""
+        """Cut no more; return how many connections were cut, or did hang, since the last time."""
         return int(self._ask("calm", name))
 
     def stop(self) -> None:
@@ -78,6 +79,7 @@ class _Route:
         self.port = 0
         self.dice = random.Random(0)
         self.least, self.most, self.left = 0, 0, 0
+        self.hang_seconds = 0.0
         self.is_away = False
         self.cuts = 0
 
@@ -106,6 +108,8 @@ class _Loop:
         self._routes = {name: _Route() for name in listeners}
         self._pairs: set[_Pair] = set()
         self._pipe = pipe
+        self._hanging: list[tuple[float, _Pair, socket.socket, bytes]] = []
+        """When each is to go on, and what it has for whom."""
         self._selector = selectors.DefaultSelector()
         self._selector.register(pipe, selectors.EVENT_READ, None)
         for name, listener in listeners.items():
@@ -113,13 +117,18 @@ class _Loop:
 
     def run(self) -> None:
         while True:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(0.05 if self._hanging else None):
                 if key.data is None:
                     self._pipe.send(self._obey(*self._pipe.recv()))
                 elif isinstance(key.data, _Route):
                     self._connect(key.data, key.fileobj)
                 elif key.data in self._pairs:
                     self._carry(key.data, key.fileobj)
+            now = time.monotonic()
+            due = [hanging for hanging in self._hanging if hanging[0] <= now]
+            self._hanging = [hanging for hanging in self._hanging if hanging[0] > now]
+            for _, pair, end, data in due:
+                self._resume(pair, end, data)
 
     def _obey(self, what: str, name: str, *more: Any) -> int:
         route = self._routes[name]
@@ -130,7 +139,7 @@ class _Loop:
             for pair in [pair for pair in self._pairs if pair.route is route]:
                 self._cut(pair)
         elif what == "cut":
-            seed, route.least, route.most, route.left = more
+            seed, route.least, route.most, route.left, route.hang_seconds = more
             route.dice = random.Random(seed)
             for pair in self._pairs:
                 if pair.route is route:
@@ -166,6 +175,7 @@ class _Loop:
             data = end.recv(PIECE)
             kept = data[: int(min(pair.left, len(data)))]
             pair.other(end).sendall(kept)
+            rest = data[len(kept) :]
         except OSError:
             self._close(pair)
             return
@@ -174,7 +184,10 @@ class _Loop:
             self._close(pair)
         elif pair.left <= 0:
             pair.route.left -= 1
-            self._cut(pair)
+            if pair.route.hang_seconds > 0:
+                self._hang(pair, pair.other(end), rest)
+            else:
+                self._cut(pair)
             if pair.route.left <= 0:
                 for other in self._pairs:
                     if other.route is pair.route:
@@ -186,6 +199,23 @@ class _Loop:
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._close(pair)
+
+    def _hang(self, pair: _Pair, end: socket.socket, data: bytes) -> None:
+        pair.route.cuts += 1
+        pair.left = pair.route.bytes_to_live()
+        for each in pair.ends:
+            self._selector.unregister(each)
+        self._pairs.discard(pair)
+        self._hanging.append((time.monotonic() + pair.route.hang_seconds, pair, end, data))
+
+    def _resume(self, pair: _Pair, end: socket.socket, data: bytes) -> None:
+        for each in pair.ends:
+            self._selector.register(each, selectors.EVENT_READ, pair)
+        self._pairs.add(pair)
+        try:
+            end.sendall(data)
+        except OSError:
+            self._close(pair)
 
     def _close(self, pair: _Pair) -> None:
         self._pairs.discard(pair)

@@ -68,6 +68,8 @@ class Outcome:
     """How a run went."""
 
     hits: int = 0
+    timeouts: int = 0
+    """Transactions that a server has ended while the job hung."""
     failures: int = 0
     """Jobs that failed with an error of the engine, as they may."""
     wrong: str = ""
@@ -89,6 +91,7 @@ class Run:
     name: str
     variant: int
     is_told: bool = False
+    mode: Any = "exactly_once"
     state: Any = None
     target: str = ""
     full: Path | None = None
@@ -129,11 +132,14 @@ class Run:
         os.environ["MILLSTREAM_CACHE"] = str((self.full or self.work) / cache)
         if "s3" in self.plan.kinds(self.variant):
             mill.storage({**s3.OPTIONS, "aws_endpoint": self.address("s3")})
+        # In the mode dedup, a task that fails is restarted alone.
+        restarts = restarts or (10 if self.mode == "dedup" else 0)
         restart = mill.Restart.fixed_delay(restarts, "50ms") if restarts else None
         code = 0
         try:
             setup()
-            report = mill.run(self.plan.declare(self), checkpoint=mill.Checkpoint(self.state, every=every), parallelism=parallelism, restart=restart)
+            checkpoint = mill.Checkpoint(self.state, every=every, mode=self.mode)
+            report = mill.run(self.plan.declare(self), checkpoint=checkpoint, parallelism=parallelism, restart=restart)
             print(report.status, report.notes)
         except SystemExit as exit:
             code = int(exit.code or 0)
@@ -206,7 +212,8 @@ class Run:
         if not self.plan.is_endless:
             self.conclude(child, may_fail=False)
             return
-        self.goes_on(child, 0.1)
+        # There are changes that only this run can have followed.
+        self.goes_on(child, 0.4)
         took = wait_until(lambda: self.plan.is_done(self) or child.ends_within(0), 30, 0.05)
         self.tell(f"  done after {took:.1f} s")
         if child.ends_within(0):
@@ -220,7 +227,7 @@ class Run:
             raise Failed(f"the job ended with {code}: {child.said()}")
 
 
-def carry_out(root: Path, kept: Path | None, seed: int, is_told: bool, item: tuple[int, Cell]) -> Outcome:
+def carry_out(root: Path, kept: Path | None, seed: int, mode: str, is_told: bool, item: tuple[int, Cell]) -> Outcome:
     """One run of the matrix."""
     number, cell = item
     dice = random.Random(f"{seed} {number}")
@@ -228,7 +235,7 @@ def carry_out(root: Path, kept: Path | None, seed: int, is_told: bool, item: tup
     began = time.monotonic()
     # On one machine, two hosts cannot write into one directory.
     variant = dice.randrange(cell.fault == "lease", PLANS[cell.plan].variants)
-    run = Run(cell, dice, servers, root / f"run-{number}", f"r{number}", variant, is_told)
+    run = Run(cell, dice, servers, root / f"run-{number}", f"r{number}", variant, is_told, mode)
     run.tell(f"run {number}: {cell}, variant {run.variant}")
     try:
         run.work.mkdir()
@@ -262,7 +269,8 @@ def carry_out(root: Path, kept: Path | None, seed: int, is_told: bool, item: tup
 
 def _prepare(run: Run) -> None:
     # To a job that has ended, another address is another plan.
-    run.is_cut = run.cell.fault in ("connections", "server killed") and ("s3" in run.plan.kinds(run.variant) or run.cell.fault == "connections")
+    has_s3 = "s3" in run.plan.kinds(run.variant)
+    run.is_cut = run.cell.fault in ("connections", "timeouts") or (run.cell.fault == "server killed" and has_s3)
     run.has_short_timeouts = run.cell.fault == "timeouts"
     if run.cell.fault == "disk full":
         run.full = run.servers.small / run.name
@@ -291,7 +299,7 @@ def undisturbed(root: Path, run: Run) -> tuple[float, dict[str, int]]:
     key = (run.cell.plan, run.variant)
     if key not in _CALM:
         name = f"calm{os.getpid()}{run.cell.plan}{run.variant}"
-        calm = Run(Cell("", run.cell.plan, "none"), random.Random(1), run.servers, root / name, name, run.variant)
+        calm = Run(Cell("", run.cell.plan, "none"), random.Random(1), run.servers, root / name, name, run.variant, mode=run.mode)
         calm.work.mkdir()
         _prepare(calm)
         began = time.monotonic()
@@ -442,20 +450,47 @@ def _connections(run: Run) -> None:
 
 
 def _timeouts(run: Run) -> None:
-    """The job hangs for longer than servers wait for a transaction."""
-    child = run.start(restarts=run.dice.choice([0, 50]))
-    if run.goes_on(child, run.instant()):
-        seconds = run.dice.uniform(0.6, 2.5)
-        run.tell(f"  the job is stopped for {seconds:.1f} s")
+    """The job, or a connection, hangs for longer than servers wait for a transaction."""
+    if run.dice.random() < 0.5:
+        kind = run.dice.choice(run.plan.kinds(run.variant))
+        seconds, times = run.dice.uniform(1.5, 2.5), run.dice.choice([1, 2, 3])
+        run.tell(f"  {times} connections to {kind} hang for {seconds:.1f} s")
+        child = run.start(restarts=run.dice.choice([0, 50]), every="5ms")
+        run.goes_on(child, run.dice.choice([0, run.instant()]))
+        run.servers.cutter.cut(kind, run.dice.randrange(2**32), 300, 20_000, times, seconds)
+        run.goes_on(child, 1.0)
+        run.outcome.hits += run.servers.cutter.calm(kind)
+        run.conclude(child, may_fail=True)
+        return
+    # So that a transaction is open most of the time.
+    child = run.start(restarts=run.dice.choice([0, 50]), every="5ms")
+    if not run.goes_on(child, run.instant()):
+        run.conclude(child, may_fail=True)
+        return
+    is_open = False
+    for _ in range(8):
         os.kill(child.pid, signal.SIGSTOP)
-        time.sleep(seconds)
+        is_open = apart(lambda: run.plan.is_open(run))
+        if is_open or child.ends_within(0):
+            break
         os.kill(child.pid, signal.SIGCONT)
-        run.hit()
-        if run.dice.random() < 0.25:
-            run.goes_on(child, run.dice.uniform(0, 0.3))
-            run.kill(child)
-            return
-    run.conclude(child, may_fail=True)
+        run.goes_on(child, run.dice.uniform(0.003, 0.03))
+    seconds = run.dice.uniform(1.8, 2.6)
+    run.tell(f"  the job is stopped for {seconds:.1f} s" + (", in a transaction" if is_open else ""))
+    os.kill(child.pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    run.hit()
+    if is_open:
+        apart(lambda: run.plan.time_out(run))
+    if is_open and not apart(lambda: run.plan.is_open(run)):
+        run.outcome.timeouts += 1
+        run.tell("  the server has ended the transaction")
+    os.kill(child.pid, signal.SIGCONT)
+    if run.dice.random() < 0.25:
+        run.goes_on(child, run.dice.uniform(0, 0.3))
+        run.kill(child)
+    else:
+        run.conclude(child, may_fail=True)
 
 
 def _disk_full(run: Run) -> None:
@@ -504,29 +539,44 @@ def be_another_host(name: str) -> None:
 def _lease(run: Run) -> None:
     """The holder of the lease hangs past it, and another machine takes over; when it goes on, it publishes nothing."""
     first = run.start(partial(be_another_host, "first"), cache="first")
-    run.goes_on(first, run.seconds * run.dice.uniform(0.2, 0.8))
+
+    def is_held() -> bool:
+        return bool(run.servers.s3.keys(f"{run.name}/state/MILLSTREAM")) and not is_taken()
+
+    def is_taken() -> bool:
+        lease = apart(lambda: head_of(run))["lease"]
+        return lease is None or lease["holder"]["host"] != "first"
+
+    wait_until(lambda: first.ends_within(0) or is_held(), 30)
+    run.goes_on(first, run.dice.uniform(0, 0.4))
     os.kill(first.pid, signal.SIGSTOP)
     try:
-        second = run.start(partial(be_another_host, "second"), cache="second")
-        # The other one comes back while the second one works, or after it.
-        run.goes_on(second, LEASE_SECONDS + run.dice.choice([0.5, 1.0, 60.0]))
-        before = apart(lambda: head_of(run)) if not first.ends_within(0) else None
-        is_over = second.ends_within(0)
+        if first.ends_within(0) or not is_held():
+            run.tell("  the first one has no lease")
+            second, is_race = None, False
+        else:
+            second = run.start(partial(be_another_host, "second"), cache="second")
+            is_race = run.dice.random() < 0.25
+            if is_race:
+                # Whoever is first may go on, and the other one says so.
+                time.sleep(LEASE_SECONDS + run.dice.uniform(-0.3, 1.5))
+            elif wait_until(is_taken, LEASE_SECONDS + 30, 0.1) == float("inf"):
+                raise Failed(f"the lease was not taken over: {second.said()}")
+            else:
+                run.goes_on(second, run.dice.choice([0.0, 0.2, 60.0]))
+            run.hit()
+        before = apart(lambda: head_of(run)) if second is not None and second.ends_within(0) else None
     finally:
         os.kill(first.pid, signal.SIGCONT)
-    if before is not None:
-        run.hit()
+    run.tell(f"  the first one goes on, {'at the same time' if is_race else 'after the second one' if before else 'while the second one works'}")
     run.conclude(first, may_fail=True)
-    run.tell(f"  the second one {'was over' if is_over else 'still worked'} when the first one went on")
-    if is_over:
-        run.conclude(second, may_fail=False)
-        after = apart(lambda: head_of(run))
-        if before != after:
-            raise Failed(f"a job that had lost its lease changed the head: {before}, {after}: {first.said()}")
-    else:
-        run.conclude(second, may_fail=False)
-    if before is not None and before["lease"] and before["lease"]["holder"]["host"] == "first":
-        raise Failed(f"the lease was not taken over: {before}: {second.said()}")
+    if second is None:
+        return
+    run.conclude(second, may_fail=is_race)
+    if before is not None and before != apart(lambda: head_of(run)):
+        raise Failed(f"a job that had lost its lease has changed the head, which was {before}: {first.said()}")
+    if not is_race and run.outcome.failures == 0:
+        raise Failed(f"a job that had lost its lease did not say so: {first.said()}")
 
 
 FAULTS: dict[str, Callable[[Run], None]] = {

@@ -7,7 +7,7 @@ append    Kafka → sums by key and minute → a table of PostgreSQL
 upsert    Kafka → running sums by key, some of them withdrawn → a table with a key
 prepared  the former two with ``via="two_phase"``
 cdc       changes of a table → another table, by its key, or as a log of the changes
-files     CSV files → objects of S3, JSON or Parquet
+files     CSV files → objects of S3, JSON or Parquet; CSV objects → JSON objects
 state     numbers → files, objects, a table or a topic, with checkpoints in S3
 delta     Kafka → a Delta table, appended or merged
 ========  =======================================================================================
@@ -164,6 +164,13 @@ class Plan:
         """Whether an endless job has shown all there is."""
         return True
 
+    def is_open(self, run: Run) -> bool:
+        """Whether a transaction of its output is open. Called in a process of its own."""
+        return False
+
+    def time_out(self, run: Run) -> None:
+        """Do to an open transaction what the server does later than a run can wait."""
+
     def wrong(self, run: Run) -> str:
         """Say what is wrong with what it shows. Called in a process of its own, like the next one."""
         raise NotImplementedError
@@ -185,6 +192,9 @@ class ToKafka(Plan):
     def prepare(self, run: Run) -> None:
         numbers_topic(run.servers)
         run.target = apart(lambda: run.servers.cluster().topic(run.name, 2))
+
+    def is_open(self, run: Run) -> bool:
+        return run.servers.cluster().hidden(run.target) > 0
 
     def wrong(self, run: Run) -> str:
         began = time.monotonic()
@@ -247,6 +257,12 @@ class ToPostgres(Plan):
         if self._has_key(run):
             return running(from_topic(run)).write_postgres(postgres_url(run), run.target, key="k", **options)
         return sums(from_topic(run)).write_postgres(postgres_url(run), run.target, **options)
+
+    def is_open(self, run: Run) -> bool:
+        return is_idle_in_transaction(run)
+
+    def time_out(self, run: Run) -> None:
+        end_idle_in_transaction(run)
 
     def wrong(self, run: Run) -> str:
         if self._has_key(run):
@@ -335,6 +351,12 @@ class Changes(Plan):
                 kept[key] = (n, x)
         return sorted((key, *row) for key, row in kept.items()), ""
 
+    def is_open(self, run: Run) -> bool:
+        return is_idle_in_transaction(run)
+
+    def time_out(self, run: Run) -> None:
+        end_idle_in_transaction(run)
+
     def wrong(self, run: Run) -> str:
         if run.variant == 1:
             found, wrong = self._logged(run)
@@ -356,9 +378,9 @@ class Changes(Plan):
 
 
 class Files(Plan):
-    """Files into objects."""
+    """Files into objects, as JSON or Parquet; in variant 2 the files are objects, too."""
 
-    variants = 2
+    variants = 3
 
     def kinds(self, variant: int) -> tuple[str, ...]:
         return ("s3",)
@@ -370,11 +392,14 @@ class Files(Plan):
         if not folder.exists():
             folder.mkdir()
             for part in range(6):
-                (folder / f"{part}.csv").write_text("n\n" + "".join(f"{n}\n" for n in range(part, ROWS, 6)))
+                text = "n\n" + "".join(f"{n}\n" for n in range(part, ROWS, 6))
+                (folder / f"{part}.csv").write_text(text)
+                run.servers.s3.put(f"csv/{part}.csv", text.encode())
 
     def declare(self, run: Run) -> mill.Output:
-        stream = wide(mill.read_csv(run.servers.folder / "csv" / "*.csv", schema={"n": int}).map_batches(slowly))
-        return stream.write_json(run.target) if run.variant == 0 else stream.write_parquet(run.target)
+        source = run.servers.s3.url("csv/*.csv") if run.variant == 2 else run.servers.folder / "csv" / "*.csv"
+        stream = wide(mill.read_csv(source, schema={"n": int}).map_batches(slowly))
+        return stream.write_parquet(run.target) if run.variant == 1 else stream.write_json(run.target)
 
     def wrong(self, run: Run) -> str:
         return compared(read_objects(run), expected_squares())
@@ -412,6 +437,13 @@ class State(Plan):
         if run.variant == 2:
             return wide(numbers).write_postgres(postgres_url(run), run.target)
         return wide(numbers).write_kafka(run.address("kafka"), run.target, format="json", options=kafka_sink_options(run))
+
+    def is_open(self, run: Run) -> bool:
+        return is_idle_in_transaction(run) if run.variant == 2 else run.variant == 3 and Copy().is_open(run)
+
+    def time_out(self, run: Run) -> None:
+        if run.variant == 2:
+            end_idle_in_transaction(run)
 
     def wrong(self, run: Run) -> str:
         mill.storage({**s3.OPTIONS, "aws_endpoint": run.servers.address("s3", False)})
@@ -503,8 +535,8 @@ PLANS: dict[str, Plan] = {
 
 
 def postgres_url(run: Run) -> str:
-    """Where the database is; with short timeouts where that is the fault."""
-    settings = ["idle_in_transaction_session_timeout=500", "lock_timeout=700", "statement_timeout=3000"] if run.has_short_timeouts else []
+    """Where the database is; with short timeouts where that is the fault, of those that the engine leaves as they are."""
+    settings = ["idle_in_transaction_session_timeout%3D500", "lock_timeout%3D700", "statement_timeout%3D1500"] if run.has_short_timeouts else []
     options = "%20".join(f"-c%20{setting}" for setting in settings)
     return run.address("postgres") + (f"?options={options}" if options else "")
 
@@ -516,6 +548,18 @@ def make_schema(run: Run) -> None:
 
 def drop_schema(run: Run) -> None:
     run.servers.postgres.execute(f"drop schema {run.name} cascade")
+
+
+def is_idle_in_transaction(run: Run) -> bool:
+    """Whether the server waits for the next statement of a transaction."""
+    sql = "select 1 from pg_stat_activity where application_name = 'millstream' and state like 'idle in transaction%'"
+    return bool(run.servers.postgres.rows(sql))
+
+
+def end_idle_in_transaction(run: Run) -> None:
+    """End sessions as `idle_in_transaction_session_timeout` does: the sink sets it to a minute, which is too long for a run."""
+    sql = "select pg_terminate_backend(pid, 2000) from pg_stat_activity where application_name = 'millstream' and state like 'idle in transaction%'"
+    run.servers.postgres.rows(sql)
 
 
 def postgres_left(run: Run) -> str:
