@@ -593,6 +593,9 @@ def read_objects(run: Run) -> Rows:
 
 def uploads_left(run: Run) -> str:
     """Uploads that are not complete: a death leaves those that had just begun."""
+    if run.cell.fault == "lease":
+        # What a machine has begun is noted there; if another one continues, it is left to the rules of the bucket.
+        return ""
     bucket = run.servers.s3
     pending = [upload for upload in bucket.pending() if upload[0].startswith(f"{run.name}/")]
     parts = {upload: bucket.parts(*upload) for upload in pending}
