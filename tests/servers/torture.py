@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,7 @@ def main() -> None:
     if given.only is not None:
         todo = [todo[run] for run in given.only]
     print(f"{len(todo)} runs, seed {given.seed}", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     counts: Counter[Cell] = Counter()
     broken: Counter[Cell] = Counter()
