@@ -93,14 +93,17 @@ class Servers:
         (self.folder / "kafka").mkdir()
         cut = kafka.free_port()
         broker = kafka.Broker(self.folder / "kafka", extra=LISTENERS.format(cut=cut, proxy=self.cutter.ports["kafka"]))
-        self.started["kafka"] = broker.start()
+        # Known before it is started: whatever happens then, it is ended.
+        self.started["kafka"] = broker
+        broker.start()
         self.cutter.lead("kafka", cut)
         return broker
 
     @cached_property
     def postgres(self) -> postgres.Server:
         """The database server."""
-        self.started["postgres"] = started = postgres.Server().start()
+        self.started["postgres"] = started = postgres.Server()
+        started.start()
         self.cutter.lead("postgres", started.port)
         return started
 
@@ -108,7 +111,8 @@ class Servers:
     def s3(self) -> s3.Bucket:
         """A bucket of the object store."""
         (self.folder / "s3").mkdir()
-        self.started["s3"] = started = s3.Server(self.folder / "s3").start()
+        self.started["s3"] = started = s3.Server(self.folder / "s3")
+        started.start()
         self.cutter.lead("s3", started.port)
         return s3.Bucket(started, "matrix")
 
@@ -194,7 +198,9 @@ def of_this_worker(root: Path) -> Servers:
         def leave(number: int, frame: Any) -> None:
             if os.getpid() == pid:
                 raise SystemExit(1)
-            os._exit(1)
+            # A job that has just been forked dies as any process does.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
 
         signal.signal(signal.SIGTERM, leave)
         _SERVERS[pid] = Servers(root / f"worker-{pid}")
