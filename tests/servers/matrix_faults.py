@@ -102,6 +102,7 @@ class Run:
     steps: dict[str, int] = field(default_factory=dict)
     seconds: float = ENDLESS_SECONDS
     starts: int = 0
+    pids: list[int] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
@@ -125,7 +126,9 @@ class Run:
         parallelism, every = self.dice.choice(PARALLELISMS), every or self.dice.choice(INTERVALS)
         self.starts += 1
         self.tell(f"  start {self.starts}: parallelism {parallelism}, a checkpoint every {every}" + (f", {restarts} restarts" if restarts else ""))
-        return Child(partial(self._be_job, setup, parallelism, every, restarts, cache), self.work / f"log-{self.starts}")
+        child = Child(partial(self._be_job, setup, parallelism, every, restarts, cache), self.work / f"log-{self.starts}")
+        self.pids.append(child.pid)
+        return child
 
     def _be_job(self, setup: Callable[[], object], parallelism: int, every: str, restarts: int, cache: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -243,7 +246,8 @@ def carry_out(root: Path, kept: Path | None, seed: int, mode: str, is_told: bool
         run.seconds, run.steps = undisturbed(root, run)
         run.tell(f"  prepared within {time.monotonic() - began:.2f} s; undisturbed it takes {run.seconds:.2f} s")
         began = time.monotonic()
-        for _ in range(dice.choice([1, 1, 2, 3]) if cell.fault != "lease" else 1):
+        # A lease runs out in 15 s, and a broker takes seconds to start.
+        for _ in range(1 if cell.fault in ("lease", "server killed") else dice.choice([1, 1, 2, 3])):
             FAULTS[cell.fault](run)
         run.finish()
         if dice.random() < 0.05 and not run.plan.is_endless:
@@ -256,6 +260,12 @@ def carry_out(root: Path, kept: Path | None, seed: int, mode: str, is_told: bool
         text = "".join(traceback.format_exception_only(error)).strip()
         run.outcome.wrong = f"{text} at {traceback.extract_tb(error.__traceback__)[-1].name}"
         servers.go_on()
+        for pid in run.pids:
+            # Those that were waited for are nobody's children any more.
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
     run.outcome.seconds = time.monotonic() - began
     if run.outcome.wrong and kept is not None:
         shutil.copytree(run.work, kept / f"run-{seed}-{number}", dirs_exist_ok=True)
@@ -298,7 +308,7 @@ def undisturbed(root: Path, run: Run) -> tuple[float, dict[str, int]]:
     """How long the job takes if nothing disturbs it, and how often it reaches each step; it is run once in a worker."""
     key = (run.cell.plan, run.variant)
     if key not in _CALM:
-        name = f"calm{os.getpid()}{run.cell.plan}{run.variant}"
+        name = f"calm{run.name}"
         calm = Run(Cell("", run.cell.plan, "none"), random.Random(1), run.servers, root / name, name, run.variant, mode=run.mode)
         calm.work.mkdir()
         _prepare(calm)
@@ -306,6 +316,7 @@ def undisturbed(root: Path, run: Run) -> tuple[float, dict[str, int]]:
         child = calm.start(partial(testing.arm, "*", effect="count"), every="20ms")
         if calm.plan.is_endless:
             calm.goes_on(child, ENDLESS_SECONDS)
+            wait_until(lambda: calm.plan.is_done(calm), 60)
         calm.conclude(child, may_fail=False)
         # The first job of a server takes longer.
         seconds = ENDLESS_SECONDS if calm.plan.is_endless else min(time.monotonic() - began, SECONDS_MAX)
