@@ -51,7 +51,7 @@ from matrix_faults import FAULTS, Cell
 from matrix_jobs import PLANS
 from matrix_servers import apart
 
-RARELY = {"lease": 3, "server killed": 5, "server stopped": 7, "timeouts": 5}
+RARELY = {"lease": 3, "server killed": 3, "server stopped": 7, "timeouts": 5}
 """Faults that take long: so many runs in ten rounds over the matrix."""
 SLOW_SECONDS = 40
 """A run that takes longer is printed."""
