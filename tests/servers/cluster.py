@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 SECONDS_MAX = 60
 
@@ -19,7 +19,7 @@ class Cluster:
     def __init__(self, address: str, prefix: str) -> None:
         self.address = address
         self._prefix = prefix
-        self._admin = AdminClient({"bootstrap.servers": address})
+        self._admin = AdminClient({"bootstrap.servers": address, "log_level": 4})
 
     def topic(self, name: str, partitions: int = 1, **config: str) -> str:
         """Create a topic; give its whole name."""
@@ -29,6 +29,24 @@ class Cluster:
             done.result()
         self._until(lambda: len(self._admin.list_topics(full, timeout=10).topics[full].partitions) == partitions)
         return full
+
+    def ready(self) -> None:
+        """Wait until the cluster answers."""
+        self._admin.list_topics(timeout=SECONDS_MAX)
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic."""
+        for done in self._admin.delete_topics([topic]).values():
+            done.result()
+
+    def hidden(self, topic: str) -> int:
+        """Give how many offsets of a topic `read_committed` does not show yet, since a transaction before them is open."""
+        parts = [TopicPartition(topic, part) for part in self._admin.list_topics(topic, timeout=10).topics[topic].partitions]
+        ends = []
+        for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
+            found = self._admin.list_offsets({part: OffsetSpec.latest() for part in parts}, isolation_level=level)
+            ends.append(sum(future.result().offset for future in found.values()))
+        return ends[0] - ends[1]
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Give a topic more partitions."""

@@ -142,6 +142,12 @@ class Broker:
         self.kill()
         raise RuntimeError("the broker did not start:\n" + (self.folder / "broker.log").read_text()[-4000:])
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """Kill it, as a crash does."""
         self._send(signal.SIGKILL)

@@ -167,6 +167,12 @@ class Server:
         with self.connect() as connection:
             return connection.execute(sql.encode()).fetchall()
 
+    @property
+    def pid(self) -> int:
+        """The process whose children are the others."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """End it as a crash would."""
         if self._process is not None:
