@@ -30,6 +30,11 @@ class Cluster:
         self._until(lambda: len(self._admin.list_topics(full, timeout=10).topics[full].partitions) == partitions)
         return full
 
+    def delete_topic(self, topic: str) -> None:
+        """Delete a topic."""
+        for done in self._admin.delete_topics([topic]).values():
+            done.result()
+
     def add_partitions(self, topic: str, total: int) -> None:
         """Give a topic more partitions."""
         for done in self._admin.create_partitions([NewPartitions(topic, total)]).values():
