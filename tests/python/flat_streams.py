@@ -302,8 +302,5 @@ def states() -> dict[str, Kind]:
 
 KINDS: dict[str, Kind] = {**windows(), **joins(), **states()}
 
-# By their contract these keep a row a key for good: a leak of a row a key looks like this.
-GROWS: dict[str, Kind] = {
-    "totals": lambda it: it.keyed.agg(**TOTAL, emit="each"),
-    "versions": lambda it: it.timed.join_asof(it.other, on="key"),
-}
+# By its contract it keeps a row a key for good: a leak looks like this.
+GROWS: dict[str, Kind] = {"totals": lambda it: it.keyed.agg(**TOTAL, emit="each")}
