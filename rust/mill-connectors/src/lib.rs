@@ -23,6 +23,8 @@
 //! - An error in one record affects that record alone: the good ones around it are kept.
 //! - Nothing is visible in a target before its checkpoint is durable, and committing twice changes nothing.
 
+#[cfg(feature = "postgres")]
+mod attempt;
 #[cfg(any(feature = "kafka", feature = "postgres"))]
 mod client_thread;
 mod collect;
@@ -53,12 +55,22 @@ mod parquet;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod pushed;
+#[cfg(feature = "postgres")]
+mod receipt;
+#[cfg(feature = "postgres")]
+mod relation;
+#[cfg(feature = "postgres")]
+mod spool;
 mod sqlite;
+#[cfg(feature = "postgres")]
+mod table_reader;
 mod target;
 #[cfg(test)]
 mod testing;
 mod text;
 mod updating;
+#[cfg(feature = "postgres")]
+mod url;
 
 pub use csv::{CsvOptions, CsvSource};
 pub use collect::{CollectReceiver, CollectSink, Collected, Received};
