@@ -73,6 +73,7 @@ from millstream.io import (
     read_parquet,
     read_postgres,
     read_postgres_changes,
+    read_sql,
     read_text,
     storage,
 )
@@ -233,6 +234,7 @@ __all__ = [
     "read_parquet",
     "read_postgres",
     "read_postgres_changes",
+    "read_sql",
     "read_state",
     "read_text",
     "run",

@@ -41,6 +41,7 @@ from millstream._millstream import (
     plan_of,
     read_files,
     read_kafka,
+    read_mysql,
     read_postgres,
     read_postgres_changes,
     read_state,
@@ -54,6 +55,7 @@ from millstream._millstream import (
     version,
     write_files,
     write_kafka,
+    write_mysql,
     write_postgres,
     write_sqlite,
 )
@@ -97,6 +99,7 @@ __all__ = [
     "plan_of",
     "read_files",
     "read_kafka",
+    "read_mysql",
     "read_postgres",
     "read_postgres_changes",
     "read_state",
@@ -110,6 +113,7 @@ __all__ = [
     "version",
     "write_files",
     "write_kafka",
+    "write_mysql",
     "write_postgres",
     "write_sqlite",
 ]

@@ -46,6 +46,7 @@ __all__ = [
     "plan_of",
     "read_files",
     "read_kafka",
+    "read_mysql",
     "read_postgres",
     "read_postgres_changes",
     "read_state",
@@ -59,6 +60,7 @@ __all__ = [
     "version",
     "write_files",
     "write_kafka",
+    "write_mysql",
     "write_postgres",
     "write_sqlite",
 ]
@@ -457,6 +459,10 @@ def write_kafka(
     left_out: Sequence[str],
     delivery: str | None,
     options: Sequence[tuple[str, str]],
+) -> RawSink: ...
+def read_mysql(url: str, password: str | None, table_or_query: str, order_by: Sequence[str]) -> RawStream: ...
+def write_mysql(
+    stream: RawStream, url: str, password: str | None, table: str, key: Sequence[str] | None, must_exist: bool
 ) -> RawSink: ...
 def read_postgres(url: str, password: str | None, table_or_query: str, order_by: Sequence[str]) -> RawStream: ...
 def read_postgres_changes(

@@ -468,6 +468,70 @@ class Outputs(Stores):
 
         return postgres.postgres_sink(_stream(self), url, table, key, create, via)
 
+    def write_sql(
+        self,
+        url: str,
+        table: str,
+        *,
+        key: str | Sequence[str] | None = None,
+        create: bool = True,
+    ) -> Output:
+        """Write rows into a table of a database.
+
+        Parameters
+        ----------
+        url
+            ``"mysql://user:password@host:3306/database"``, the same with ``mariadb://``, ``"postgresql://…"`` as for
+            :meth:`write_postgres`, or ``"sqlite:///orders.db"`` as for :meth:`write_sqlite`. A password that is not in the URL is
+            taken from the environment variable ``MYSQL_PWD`` or ``PGPASSWORD``. It is shown nowhere.
+        table
+            The table, as ``"totals"`` or ``"shop.totals"``. Names are used as they are written.
+        key
+            A column or several. With a key a row replaces the row that has the same key, and an updating stream is accepted:
+            where a key is deleted, its row is. The table needs a primary key or unique index on these columns. Without a key
+            rows are appended.
+        create
+            Whether a table that does not exist is created when the job starts, with the columns of the stream and the key as
+            its primary key; otherwise it is an error. SQLite always creates it.
+
+        Returns
+        -------
+        Output
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When the URL or an option cannot be used, or this is an updating stream and ``key`` is not its key.
+        SchemaError
+            When a key column does not exist, or a column has a type that the database cannot hold. When the job starts and the
+            table has no such column, one that does not hold every value as it is, or, with a key, another unique index than that of the
+            key.
+        ConnectorError
+            When the job runs and the server cannot be reached or refuses the rows. A commit is tried for a minute.
+        DataError
+            When the job runs and a value cannot be stored: NaN, nanoseconds, a text that is too long, null in a column that is
+            NOT NULL or in the key. ``on_error`` can skip or route such records.
+
+        Notes
+        -----
+        Exactly once: the rows of a checkpoint are written after it in one transaction, together with its number, which is kept in
+        a table ``_millstream_epochs`` of the same database. After a restart, when a connection is lost during a commit, or after a
+        deadlock, that table shows what has to be written. Tables of MySQL must be stored by InnoDB.
+
+        In MySQL, texts are ``LONGTEXT`` in UTF-8 (``VARCHAR(255)`` in a key), timestamps with a zone ``TIMESTAMP(6)``, others
+        ``DATETIME(6)``, times and durations ``TIME(6)``, lists, structs and maps ``JSON``.
+
+        Examples
+        --------
+        >>> counts = mill.from_iter([{"word": "a", "n": 1}])
+        >>> counts.write_sql("mysql://ann@localhost/shop", "counts", key="word")
+        <Sink write_sql("counts")>
+        """
+        from millstream.io import sql
+
+        return sql.sql_sink(_stream(self), url, table, key, create)
+
     def write_kafka(
         self,
         brokers: str | Sequence[str],

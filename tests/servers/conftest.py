@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import browser
 import kafka
+import mariadb
 import postgres
 import redis_server
 import s3
@@ -67,6 +68,23 @@ def schema(database: postgres.Server) -> str:
     """Give the name of a schema that no other test has."""
     name = f"t{next(_NUMBERS)}"
     database.execute(f"CREATE SCHEMA {name}")
+    return name
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[mariadb.Server]:
+    """Give a MariaDB server; whoever kills it starts it again."""
+    skip_if_missing(mariadb.missing())
+    started = mariadb.Server().start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def mysql_database(mysql: mariadb.Server) -> str:
+    """Give the name of a database that no other test has."""
+    name = f"t{next(_NUMBERS)}"
+    mysql.execute(f"CREATE DATABASE {name}")
     return name
 
 

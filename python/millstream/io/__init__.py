@@ -11,6 +11,7 @@ from millstream.io.postgres import read_postgres, read_postgres_changes
 from millstream.io.sinks import Output, Sink
 from millstream.io.objects import storage
 from millstream.io.sources import Source, SourceReader, from_source
+from millstream.io.sql import read_sql
 
 __all__ = [
     "Output",
@@ -32,6 +33,7 @@ __all__ = [
     "read_parquet",
     "read_postgres",
     "read_postgres_changes",
+    "read_sql",
     "read_text",
     "storage",
 ]

@@ -10,6 +10,7 @@
 //!   SqliteSink      rows kept by the epoch ─ pre-commit ─► handle in the checkpoint ─ commit: one transaction
 //!   KafkaSource     partitions ─► offsets              KafkaSink   messages kept by the epoch ─ commit: one transaction
 //!   PostgresSource  rows after a key ─► columns        PostgresSink   rows kept by the epoch ─ commit: one transaction
+//!   MysqlSource     rows after a key ─► columns        MysqlSink      rows kept by the epoch ─ commit: one transaction
 //!   CollectSink     bounded queue to the caller
 //!
 //!   PushedSource ─► job under test ─► LedgerSink     what a test pushes by hand, and what has been committed of the results
@@ -23,7 +24,9 @@
 //! - An error in one record affects that record alone: the good ones around it are kept.
 //! - Nothing is visible in a target before its checkpoint is durable, and committing twice changes nothing.
 
-#[cfg(any(feature = "kafka", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod attempt;
+#[cfg(any(feature = "kafka", feature = "mysql", feature = "postgres"))]
 mod client_thread;
 mod collect;
 mod columns;
@@ -46,6 +49,8 @@ mod lock;
 mod looking;
 mod marks;
 mod memory;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod nearest;
 mod nexmark;
 mod object;
@@ -54,12 +59,22 @@ mod parquet;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod pushed;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod receipt;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod relation;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod spool;
 mod sqlite;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod table_reader;
 mod target;
 #[cfg(test)]
 mod testing;
 mod text;
 mod updating;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod url;
 
 pub use csv::{CsvOptions, CsvSource};
 pub use collect::{CollectReceiver, CollectSink, Collected, Received};
@@ -76,6 +91,8 @@ pub use kafka::{
 pub use latest::{Change, LatestRows, latest_rows};
 pub use ledger::{Entries, Ledger, LedgerSink};
 pub use parquet::{ParquetOptions, ParquetSource};
+#[cfg(feature = "mysql")]
+pub use mysql::{MysqlSink, MysqlSinkOptions, MysqlSource, MysqlSourceOptions};
 #[cfg(feature = "postgres")]
 pub use postgres::{
     FoundRows, PostgresChanges, PostgresChangesOptions, PostgresLookup, PostgresLookupOptions, PostgresSink, PostgresSinkOptions, PostgresSource, PostgresSourceOptions,

@@ -39,7 +39,6 @@ mod reader;
 mod session;
 mod sink;
 mod source;
-mod spool;
 mod table;
 mod two_phase;
 mod wire;

@@ -25,6 +25,7 @@ mod job;
 mod join;
 mod kafka;
 mod keyed;
+mod mysql;
 mod polars;
 mod postgres;
 mod sinks;
@@ -68,6 +69,8 @@ mod _millstream {
     use super::kafka::{read_kafka, write_kafka};
     #[pymodule_export]
     use super::keyed::RawKeyedStream;
+    #[pymodule_export]
+    use super::mysql::{read_mysql, write_mysql};
     #[pymodule_export]
     use super::postgres::{RawPostgresTable, read_postgres, read_postgres_changes, write_postgres};
     #[pymodule_export]

@@ -13,37 +13,15 @@ use mill_protocol::{Error, Result};
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
 
+pub(super) use crate::attempt::{Attempt, Failure};
+use crate::url::{unescaped, without};
+
 /// How long a server is waited for when a connection is made, unless the URL says otherwise.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent before its server is asked whether it is there.
 const IDLE_WAIT: Duration = Duration::from_secs(30);
 /// How long a server may leave what was sent unacknowledged.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// Why an attempt came to nothing.
-pub(super) enum Failure {
-    /// It may succeed when it is done again, unless it did already.
-    Again(Error),
-    /// It never will.
-    Final(Error),
-}
-
-impl Failure {
-    pub(super) fn into_error(self) -> Error {
-        match self {
-            Failure::Again(error) | Failure::Final(error) => error,
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure::Final(error)
-    }
-}
-
-/// What an attempt returns.
-pub(super) type Attempt<T> = std::result::Result<T, Failure>;
 
 /// How the server has to show who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,9 +255,7 @@ impl Address {
 
     /// A text without the password.
     pub(super) fn without_secrets(&self, text: &str) -> String {
-        // A short one is in every text by chance, and nobody repeats it.
-        let secrets = self.secrets.iter().filter(|secret| secret.len() >= 3);
-        secrets.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "…"))
+        without(&self.secrets, text)
     }
 }
 
@@ -311,25 +287,6 @@ fn shown(config: &Config) -> String {
     }
     let database = config.get_dbname().map(|name| format!("/{name}")).unwrap_or_default();
     format!("postgresql://{user}{}{database}", hosts.join(","))
-}
-
-/// A value of a URL without its escapes; `None` if it is not text.
-fn unescaped(value: &str) -> Option<String> {
-    let (mut bytes, mut rest) = (Vec::new(), value.as_bytes());
-    while let [first, tail @ ..] = rest {
-        let digits = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.map(|digits| u8::from_str_radix(digits, 16)) {
-            Some(Ok(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ use super::changes::Shared;
 use super::follow::Follow;
 use super::keys::At;
 use super::pgoutput::Lsn;
-use super::reader::{bad_within, delivered};
 use crate::client_thread;
+use crate::table_reader::{bad_within, delivered};
 
 const ROWS_DEFAULT: usize = 8192;
 

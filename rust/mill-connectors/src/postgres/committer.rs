@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::postgres::{Client, IsolationLevel, Transaction};
 use mill_protocol::{Commit, Committer, Delivery, Ending, Epoch, Error, Recovered, Result, Run};
@@ -22,16 +22,15 @@ use mill_protocol::{Commit, Committer, Delivery, Ending, Epoch, Error, Recovered
 use super::address::{Attempt, Failure};
 use super::notes::{Notes, Receipt, lost};
 use super::sink::Shared;
-use super::spool::{Handle, Place};
 use super::table::{self, Layout};
 use super::two_phase::{self, Names, Preparing};
+use crate::attempt::retry;
+use crate::spool::{self, Handle, Place};
 
 /// How long a commit is tried before the job fails; the next start tries again.
 const COMMIT_WAIT: Duration = Duration::from_secs(60);
 /// How long a server is waited for before the first record.
 const BEGIN_WAIT: Duration = Duration::from_secs(10);
-/// The longest pause between two attempts.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// What every binary COPY begins with, and ends with.
 const BEGIN: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const END: &[u8] = &(-1i16).to_be_bytes();
@@ -42,6 +41,16 @@ pub(super) const SILENCE: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepaliv
 /// time, a statement takes as long as it takes, a policy that hides rows is an error, and a commit is durable.
 const SETTINGS: &str = "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0; SET LOCAL row_security = off; \
      SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
+
+/// What the sink calls its files.
+static FILES: spool::Names = spool::Names {
+    directory: "postgres",
+    function: "write_postgres",
+    create: "postgres.create",
+    write: "postgres.spool",
+    sync: "postgres.sync",
+    remove: "postgres.remove",
+};
 
 pub(super) struct PostgresCommitter {
     shared: Arc<Shared>,
@@ -77,7 +86,7 @@ impl PostgresCommitter {
             delivery: Delivery::ExactlyOnce,
             restored: None,
             notes: None,
-            place: Place::new(None, ""),
+            place: Place::new(&FILES, None, ""),
             sink: String::new(),
             receipt: None,
             ending: Ending::default(),
@@ -91,36 +100,20 @@ impl PostgresCommitter {
 
     /// Tries until it succeeds, never will, or the time is over. After a failure everything begins with a new connection.
     fn attempt<T>(&mut self, wait: Duration, mut attempt: impl FnMut(&mut PostgresCommitter, &mut Link) -> Attempt<T>) -> Result<T> {
-        let end = Instant::now() + wait;
-        let mut pause = Duration::from_millis(50);
-        loop {
-            let mut once = || -> Attempt<T> {
-                let mut link = match self.link.take() {
-                    Some(link) if !link.client.is_closed() => link,
-                    _ => {
-                        let mut client = self.shared.address.connect(&self.shared.call())?;
-                        client.batch_execute(SILENCE).map_err(|e| self.shared.failure("connect", &e))?;
-                        Link { client, has_stage: false }
-                    }
-                };
-                let outcome = attempt(self, &mut link)?;
-                self.link = Some(link);
-                Ok(outcome)
+        let (shared, ending) = (Arc::clone(&self.shared), self.ending.clone());
+        retry(&|| shared.call(), &ending, wait, || {
+            let mut link = match self.link.take() {
+                Some(link) if !link.client.is_closed() => link,
+                _ => {
+                    let mut client = self.shared.address.connect(&self.shared.call())?;
+                    client.batch_execute(SILENCE).map_err(|e| self.shared.failure("connect", &e))?;
+                    Link { client, has_stage: false }
+                }
             };
-            let error = match once() {
-                Ok(outcome) => return Ok(outcome),
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Again(error)) => error,
-            };
-            if self.ending.is_set() {
-                return Err(Error::connector(format!("{}: the job ends before its rows are written", self.shared.call())));
-            }
-            if Instant::now() >= end {
-                return Err(error);
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
+            let outcome = attempt(self, &mut link)?;
+            self.link = Some(link);
+            Ok(outcome)
+        })
     }
 
     /// Makes or checks the table, and lets writers begin.
@@ -192,13 +185,13 @@ impl PostgresCommitter {
         self.attempt(BEGIN_WAIT, |own, link| {
             let shared = Arc::clone(&own.shared);
             if !table::exists(&shared, &mut link.client)? {
-                return Err(lost(&shared, receipt, &format!("has no table {} any more", shared.table.sql())));
+                return Err(lost(&shared.call(), receipt, &format!("has no table {} any more", shared.table.sql())));
             }
             let layout = table::open(&shared, &mut link.client)?;
             let Some(notes) = &mut own.notes else { return Ok(()) };
             notes.set_schema(layout.table.schema.as_deref().unwrap_or_default());
             if !notes.exist(&shared, &mut link.client)? {
-                return Err(lost(&shared, receipt, "has no notes of what was applied"));
+                return Err(lost(&shared.call(), receipt, "has no notes of what was applied"));
             }
             Ok(())
         })?;
@@ -430,7 +423,7 @@ impl Committer for PostgresCommitter {
         // Without notes nobody could tell one that is gone from one that was never there.
         self.names = self.notes.as_ref().and(run.job).map(|job| Names::new(job, run.sink, &self.shared.target()));
         self.sink = run.sink.to_owned();
-        self.place = Place::new(run.directory, run.sink);
+        self.place = Place::new(&FILES, run.directory, run.sink);
         self.ending = run.ending.cloned().unwrap_or_default();
         Ok(())
     }
@@ -443,7 +436,7 @@ impl Committer for PostgresCommitter {
     }
 
     fn files(&self, commit: &Commit) -> Vec<String> {
-        Handle::decode(&commit.handle, &self.place).and_then(|handle| handle.file()).into_iter().collect()
+        Handle::decode(&commit.handle, &self.place).and_then(|handle| handle.file(&self.place)).into_iter().collect()
     }
 
     fn commit(&mut self, commits: &[Commit]) -> Result<()> {
@@ -475,7 +468,7 @@ impl Committer for PostgresCommitter {
         let call = self.shared.call();
         recovered.target.map_or(Ok(()), |was| self.shared.check_target(was))?;
         let from = match recovered.directory {
-            Some(directory) => Place::new(Some(directory), &self.sink),
+            Some(directory) => Place::new(&FILES, Some(directory), &self.sink),
             None => self.place.clone(),
         };
         self.end_prepared(recovered.commits, &from)?;

@@ -15,8 +15,9 @@ use super::changes::Shared;
 use super::keys::At;
 use super::name::constant;
 use super::pgoutput::Lsn;
-use super::reader::{Chunk, copy_rows};
+use super::reader::copy_rows;
 use super::session::Session;
+use crate::table_reader::Chunk;
 
 /// How long a server that went away is asked again, without an answer from it.
 const RETRY_WAIT: Duration = Duration::from_secs(60);

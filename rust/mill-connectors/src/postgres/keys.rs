@@ -1,9 +1,5 @@
 //! The keys that rows are read in the order of: as texts, which a checkpoint keeps, and as SQL.
 //!
-//! ```json
-//!   {"by": ["day", "id"], "at": ["20500", "17"]}
-//! ```
-//!
 //! Whole numbers and decimals are their digits, dates the days and times the microseconds since 1970 or midnight, bytes hexadecimal
 //! digits, everything else is its text. SQL is made of them only after they were checked to be of that form.
 
@@ -15,11 +11,11 @@ use arrow::datatypes::{
     TimestampMicrosecondType, UInt32Type,
 };
 use mill_protocol::{Error, Result};
-use serde::{Deserialize, Serialize};
 
 use super::encode::{EPOCH_DAYS, EPOCH_MICROS};
 use super::form::Form;
 use super::name::{constant, identifier};
+pub(super) use crate::table_reader::At;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
@@ -49,13 +45,6 @@ impl KeyColumn {
     }
 }
 
-/// A key that was read last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct At {
-    by: Vec<String>,
-    at: Vec<String>,
-}
-
 /// Whether rows can be read in the order of such a column: two values are equal if they have the same bytes.
 pub(super) fn can_order(form: &Form) -> bool {
     match form {
@@ -73,26 +62,10 @@ impl At {
         Ok(At { by: columns.iter().map(|column| column.name.clone()).collect(), at })
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("names and texts have a form in JSON")
-    }
-
     /// Reads a key that a checkpoint has kept.
     pub(super) fn decode(call: &str, bytes: &[u8], columns: &[KeyColumn]) -> Result<At> {
-        let damaged = || Error::checkpoint(format!("{call}: the position in the checkpoint is damaged"));
-        let at: At = serde_json::from_slice(bytes).map_err(|_| damaged())?;
-        if !at.by.iter().eq(columns.iter().map(|column| &column.name)) {
-            return Err(Error::checkpoint(format!(
-                "{call}: the checkpoint is in the middle of the rows in the order of {}, and order_by is {} now; put it back, or start \
-                 with another checkpoint directory",
-                crate::nearest::quoted(&at.by, ", "),
-                crate::nearest::quoted(&columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), ", ")
-            )));
-        }
-        if at.at.len() != columns.len() || at.after(columns).is_none() {
-            return Err(damaged());
-        }
-        Ok(at)
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        At::read(call, bytes, &names, |at| at.after(columns).is_some())
     }
 
     /// The condition for the rows after this key; `None` if it is not of the form of these columns.

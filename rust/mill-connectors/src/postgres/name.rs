@@ -2,6 +2,8 @@
 
 use mill_protocol::{Error, Result};
 
+use crate::relation::parts;
+
 /// A name as an identifier, whatever is in it.
 pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -37,26 +39,7 @@ impl TableName {
                  that has a dot"
             ))
         };
-        let (mut parts, mut rest) = (Vec::new(), text);
-        loop {
-            let part;
-            (part, rest) = match rest.strip_prefix('"') {
-                Some(quoted) => unquoted(quoted).ok_or_else(wrong)?,
-                None => {
-                    let end = rest.find('.').unwrap_or(rest.len());
-                    (rest[..end].to_owned(), &rest[end..])
-                }
-            };
-            if part.is_empty() || part.contains('\0') {
-                return Err(wrong());
-            }
-            parts.push(part);
-            match rest.strip_prefix('.') {
-                Some(next) => rest = next,
-                None if rest.is_empty() => break,
-                None => return Err(wrong()),
-            }
-        }
+        let mut parts = parts(text, '"').ok_or_else(wrong)?;
         match (parts.pop(), parts.pop(), parts.pop()) {
             (Some(table), schema, None) => Ok(TableName { schema, table }),
             _ => Err(wrong()),
@@ -68,23 +51,6 @@ impl TableName {
         match &self.schema {
             Some(schema) => format!("{}.{}", identifier(schema), identifier(&self.table)),
             None => identifier(&self.table),
-        }
-    }
-}
-
-/// The name before the closing quote, and what follows it.
-fn unquoted(quoted: &str) -> Option<(String, &str)> {
-    let (mut name, mut rest) = (String::new(), quoted);
-    loop {
-        let end = rest.find('"')?;
-        name.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return Some((name, rest)),
         }
     }
 }

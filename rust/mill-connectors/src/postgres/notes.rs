@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::address::{Attempt, Failure};
 use super::name::identifier;
 use super::sink::Shared;
+pub(super) use crate::receipt::{Receipt, lost};
 
 /// The table of the notes.
 pub(super) const TABLE: &str = "_millstream_epochs";
@@ -33,24 +34,6 @@ pub(super) struct Notes {
     table: String,
     /// The table of the notes as SQL.
     place: String,
-}
-
-/// The last epoch that is known to be applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Receipt {
-    pub(super) run: u64,
-    pub(super) epoch: Epoch,
-}
-
-impl Receipt {
-    pub(super) fn encode(self) -> String {
-        format!("{:016x}:{}", self.run, self.epoch.0)
-    }
-
-    pub(super) fn decode(text: &str) -> Option<Receipt> {
-        let (run, epoch) = text.split_once(':')?;
-        Some(Receipt { run: u64::from_str_radix(run, 16).ok()?, epoch: Epoch(epoch.parse().ok()?) })
-    }
 }
 
 impl Notes {
@@ -171,17 +154,6 @@ impl Notes {
             None => "has no note of any epoch of this job".to_owned(),
             Some(epoch) => format!("has this job's epochs up to {} only", epoch.0),
         };
-        Err(lost(shared, receipt, &found))
+        Err(lost(&shared.call(), receipt, &found))
     }
-}
-
-/// The error for a database without rows that were committed to it.
-pub(super) fn lost(shared: &Shared, receipt: Receipt, found: &str) -> Failure {
-    Failure::Final(Error::checkpoint(format!(
-        "{}: the checkpoint knows that the rows of epoch {} were committed, and the database {found}: it was removed, put back from an \
-         older copy, or replaced; no rows were written: put the database back as it was when the job last ran, or start over with \
-         another checkpoint path and an empty table",
-        shared.call(),
-        receipt.epoch.0
-    )))
 }

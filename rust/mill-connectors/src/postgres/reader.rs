@@ -1,27 +1,18 @@
-//! Reads the rows after a key, on a thread of its own.
+//! Reads the rows after a key.
 //!
 //! ```text
 //!   BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
 //!   COPY (SELECT … WHERE key > last ORDER BY key) TO STDOUT (FORMAT binary)  ─►  chunks ─►  a queue of two ─►  the reader
 //! ```
 //!
-//! A position is a key, so it can only be after all rows that have it: a chunk ends, and is cut, where the key changes. That is all
-//! that rows of one key ask for. A connection that is lost is made again, and the rows after the last chunk are asked for.
+//! What a position is, and what follows a lost connection: `table_reader.rs`.
 
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use ::postgres::{CancelToken, IsolationLevel, Transaction};
-use arrow::array::RecordBatch;
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::error::ArrowError;
-use mill_frame::text::record_json;
-use mill_protocol::{Error, Position, Read, Rejected, Result, SplitReader};
+use ::postgres::{IsolationLevel, Transaction};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::Schema;
+use mill_protocol::{Error, Result};
 
 use super::address::{Attempt, Failure};
 use super::decode::Builder;
@@ -29,163 +20,11 @@ use super::form::Form;
 use super::keys::{At, KeyColumn};
 use super::name::identifier;
 use super::source::Shared;
-use crate::client_thread;
+use crate::table_reader::{BYTES_MAX, Chunk, GROUP_ROWS_MAX, KeyedRows, Link};
 
-/// Rows in a chunk, unless the runtime asks for fewer at most.
-const ROWS_DEFAULT: usize = 8192;
-/// A chunk has about so many bytes at most.
-const BYTES_MAX: usize = 8 << 20;
-/// Rows that may have one key.
-const GROUP_ROWS_MAX: usize = 1 << 20;
 /// A row that is longer is none.
 const ROW_BYTES_MAX: usize = 1 << 31;
-/// How long a server that went away is asked again, without a row from it.
-const RETRY_WAIT: Duration = Duration::from_secs(60);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long a call waits for rows before it says that there are none yet.
-const ANSWER_WAIT: Duration = Duration::from_millis(20);
 const BEGIN: &[u8] = b"PGCOPY\n\xff\r\n\0";
-
-/// Rows that end where the key changes.
-pub(super) struct Chunk {
-    pub(super) batch: RecordBatch,
-    /// Where keys end: each the number of a row after the last one of a key; the last is the number of rows.
-    ends: Vec<usize>,
-    /// The rows that cannot be read, and why.
-    pub(super) bad: Vec<(usize, String)>,
-}
-
-enum Message {
-    Rows(Chunk),
-    End,
-    Failed(Error),
-}
-
-/// What the thread and the reader share.
-#[derive(Default)]
-struct Link {
-    is_over: AtomicBool,
-    cancel: Mutex<Option<CancelToken>>,
-}
-
-/// Returns the rows of a table or a query.
-pub(super) struct PostgresReader {
-    shared: Arc<Shared>,
-    schema: SchemaRef,
-    at: Option<At>,
-    rows_most: usize,
-    thread: Option<(JoinHandle<()>, Receiver<Message>, Arc<Link>)>,
-    /// The chunk that is handed out, and how much of it was.
-    chunk: Option<(Chunk, usize)>,
-    is_ended: bool,
-}
-
-impl PostgresReader {
-    pub(super) fn new(shared: Arc<Shared>, schema: SchemaRef, at: Option<At>) -> PostgresReader {
-        PostgresReader { shared, schema, at, rows_most: ROWS_DEFAULT, thread: None, chunk: None, is_ended: false }
-    }
-
-    fn start(&mut self) -> Result<()> {
-        if self.thread.is_some() {
-            return Ok(());
-        }
-        let (send, receive) = sync_channel(2);
-        let link = Arc::new(Link::default());
-        let (shared, last) = (Arc::clone(&self.shared), self.at.clone());
-        let mut pull = Pull { shared, last, rows_most: self.rows_most, send, link: Arc::clone(&link) };
-        let thread = client_thread::start("mill-postgres", move || pull.run())?;
-        self.thread = Some((thread, receive, link));
-        Ok(())
-    }
-}
-
-impl SplitReader for PostgresReader {
-    fn next(&mut self, rows_max: usize) -> Result<Read> {
-        if self.is_ended {
-            return Ok(Read::End);
-        }
-        self.start()?;
-        if self.chunk.is_none() {
-            let Some((_, receive, _)) = &self.thread else { return Err(Error::internal("the thread was just started")) };
-            match receive.recv_timeout(ANSWER_WAIT) {
-                Ok(Message::Rows(chunk)) => self.chunk = Some((chunk, 0)),
-                Ok(Message::End) => {
-                    self.is_ended = true;
-                    return Ok(Read::End);
-                }
-                Ok(Message::Failed(error)) => return Err(error),
-                Err(RecvTimeoutError::Timeout) => return Ok(Read::Pending(Duration::from_millis(1))),
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::internal(format!("{}: the thread that reads has ended", self.shared.call())));
-                }
-            }
-        }
-        let Some((chunk, from)) = self.chunk.take() else { return Err(Error::internal("a chunk has just come")) };
-        // As many whole keys as there is room for, and one at least.
-        let next = chunk.ends.partition_point(|end| *end <= from);
-        let fit = chunk.ends.partition_point(|end| *end <= from + rows_max.max(1));
-        let end = chunk.ends[fit.max(next + 1) - 1];
-        let piece = chunk.batch.slice(from, end - from);
-        self.at = Some(At::of(&self.shared.key, chunk.batch.columns(), end - 1)?);
-        let bad = bad_within(&chunk.bad, from..end);
-        if end < chunk.batch.num_rows() {
-            self.chunk = Some((chunk, end));
-        }
-        let chosen: Vec<usize> = (0..self.shared.width).collect();
-        delivered(&piece, &chosen, &self.schema, bad)
-    }
-
-    fn set_rows_most(&mut self, rows: usize) {
-        self.rows_most = rows.max(1);
-    }
-
-    fn position(&self) -> Position {
-        self.at.as_ref().map(At::encode).unwrap_or_default()
-    }
-}
-
-impl Drop for PostgresReader {
-    fn drop(&mut self) {
-        let Some((thread, receive, link)) = self.thread.take() else { return };
-        // Relaxed: no other memory is published with the flag.
-        link.is_over.store(true, Ordering::Relaxed);
-        drop(receive);
-        // A query that still runs on the server is cancelled; if that does not arrive, it ends with its connection.
-        if let Some(token) = link.cancel.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            self.shared.address.cancel(&token, "read_postgres()");
-        }
-        let _ = thread.join();
-    }
-}
-
-/// Of rows that cannot be read those within a range, counted from its start.
-pub(super) fn bad_within(bad: &[(usize, String)], range: Range<usize>) -> Vec<(usize, String)> {
-    bad.iter().filter(|(row, _)| range.contains(row)).map(|(row, why)| (row - range.start, why.clone())).collect()
-}
-
-/// These columns of rows under the names of a schema, but for the rows that cannot be read; each of those is rejected as a whole.
-pub(super) fn delivered(rows: &RecordBatch, columns: &[usize], schema: &SchemaRef, bad: Vec<(usize, String)>) -> Result<Read> {
-    let internal = |e: ArrowError| Error::internal(e.to_string());
-    let wanted = rows.project(columns).and_then(|wanted| wanted.with_schema(Arc::clone(schema))).map_err(internal)?;
-    if bad.is_empty() {
-        return Ok(Read::Batch(wanted));
-    }
-    let mut is_good = vec![true; rows.num_rows()];
-    bad.iter().for_each(|(row, _)| is_good[*row] = false);
-    let kept = filter_record_batch(&wanted, &is_good.into()).map_err(internal)?;
-    let rejected = bad.into_iter().map(|(row, why)| Rejected::new(why, record_json(rows, row))).collect();
-    Ok(Read::Partial(kept, rejected))
-}
-
-/// The thread's side.
-struct Pull {
-    shared: Arc<Shared>,
-    /// The key of the last row that was sent.
-    last: Option<At>,
-    rows_most: usize,
-    send: SyncSender<Message>,
-    link: Arc<Link>,
-}
 
 /// What is gathered of a chunk.
 struct Gathered {
@@ -198,52 +37,29 @@ struct Gathered {
     key: Vec<u8>,
 }
 
-impl Pull {
-    fn run(&mut self) {
-        let mut end = Instant::now() + RETRY_WAIT;
-        let mut pause = Duration::from_millis(50);
-        loop {
-            let before = self.last.clone();
-            let outcome = self.pull();
-            self.link.cancel.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let message = match outcome {
-                Ok(()) => Message::End,
-                Err(Failure::Final(error)) => Message::Failed(error),
-                Err(Failure::Again(error)) => {
-                    if self.last != before {
-                        (end, pause) = (Instant::now() + RETRY_WAIT, Duration::from_millis(50));
-                    }
-                    if self.is_over() {
-                        return;
-                    }
-                    if Instant::now() < end {
-                        std::thread::sleep(pause);
-                        pause = (pause * 2).min(PAUSE_MAX);
-                        continue;
-                    }
-                    Message::Failed(error)
-                }
-            };
-            // Nobody is there to hear it if this fails.
-            let _ = self.send.send(message);
-            return;
-        }
+impl KeyedRows for Shared {
+    const THREAD: &'static str = "mill-postgres";
+
+    fn call(&self) -> String {
+        self.call()
     }
 
-    fn is_over(&self) -> bool {
-        // Relaxed: as in `Drop`.
-        self.link.is_over.load(Ordering::Relaxed)
+    fn width(&self) -> usize {
+        self.width
     }
 
-    /// Sends the rows after the last key until there are no more.
-    fn pull(&mut self) -> Attempt<()> {
-        let shared = Arc::clone(&self.shared);
-        let call = shared.call();
-        let failed = |e: &::postgres::Error| shared.address.failure(&call, "read rows", e);
+    fn key_of(&self, columns: &[ArrayRef], row: usize) -> Result<At> {
+        At::of(&self.key, columns, row)
+    }
+
+    fn pull(&self, after: Option<&At>, rows_most: usize, link: &Link, give: &mut dyn FnMut(Chunk, At) -> bool) -> Attempt<()> {
+        let call = self.call();
+        let failed = |e: &::postgres::Error| self.address.failure(&call, "read rows", e);
         mill_fault::reach("postgres.read").map_err(|e| Failure::Again(Error::connector(format!("{call}: {e}"))))?;
-        let mut client = shared.address.connect(&call)?;
-        *self.link.cancel.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.cancel_token());
-        if self.is_over() {
+        let mut client = self.address.connect(&call)?;
+        let (address, token) = (self.address.clone(), client.cancel_token());
+        link.set_cancel(move || address.cancel(&token, "read_postgres()"));
+        if link.is_over() {
             return Ok(());
         }
         let mut transaction = client
@@ -252,15 +68,7 @@ impl Pull {
             .read_only(true)
             .start()
             .map_err(|e| failed(&e))?;
-        let (rows_most, after) = (self.rows_most, self.last.clone());
-        let mut give = |chunk, last| {
-            let is_taken = self.send.send(Message::Rows(chunk)).is_ok();
-            if is_taken {
-                self.last = Some(last);
-            }
-            is_taken && !self.is_over()
-        };
-        if copy_rows(&shared, &mut transaction, after.as_ref(), rows_most, &mut give)? {
+        if copy_rows(self, &mut transaction, after, rows_most, give)? {
             transaction.commit().map_err(|e| failed(&e))?;
         }
         Ok(())

@@ -13,13 +13,13 @@ use super::committer::PostgresCommitter;
 use super::form::{self, Form};
 use super::name::TableName;
 use super::notes;
-use super::spool::Place;
 use super::table::Layout;
 use super::two_phase::Preparing;
 use super::writer::PostgresWriter;
 use crate::directory::fresh_nonce;
 use crate::nearest::did_you_mean;
 use crate::objects::check_written;
+use crate::spool::Place;
 use crate::target;
 use crate::updating::check_key;
 

@@ -10,8 +10,9 @@ use super::address::{Address, Failure};
 use super::form::Form;
 use super::keys::{At, KeyColumn, can_order};
 use super::name::{TableName, identifier};
-use super::reader::PostgresReader;
 use crate::nearest::{did_you_mean, quoted};
+use crate::relation::is_query;
+use crate::table_reader::TableReader;
 
 /// How a table or a query is read.
 #[derive(Clone, Default)]
@@ -157,16 +158,6 @@ impl PostgresSource {
     }
 }
 
-/// Whether a text is a query; else it is the name of a table.
-fn is_query(text: &str) -> bool {
-    let text = text.trim_start();
-    let word: String = text.chars().take_while(char::is_ascii_alphabetic).collect();
-    let after = text[word.len()..].chars().next();
-    text.starts_with('(')
-        || (["select", "with", "values", "table"].iter().any(|keyword| word.eq_ignore_ascii_case(keyword))
-            && after.is_some_and(|next| next.is_whitespace() || matches!(next, '(' | '*' | '/' | '-' | '\'' | '"')))
-}
-
 impl Shared {
     /// The call, for messages.
     pub(super) fn call(&self) -> String {
@@ -209,7 +200,7 @@ impl Source for PostgresSource {
 
     fn open(&self, _split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
         let at = position.filter(|position| !position.is_empty()).map(|position| self.shared.position(position)).transpose()?;
-        Ok(Box::new(PostgresReader::new(Arc::clone(&self.shared), Arc::clone(&self.schema), at)))
+        Ok(Box::new(TableReader::new(Arc::clone(&self.shared), Arc::clone(&self.schema), at)))
     }
 
     fn project(&self, columns: &[usize]) -> Option<Arc<dyn Source>> {
@@ -233,20 +224,5 @@ impl Source for PostgresSource {
             width: columns.len(),
         };
         Some(Arc::new(PostgresSource { shared: Arc::new(shared), schema }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_query_is_told_from_a_table() {
-        for query in ["select 1", " SELECT * from x", "with a as (select 1) select * from a", "(select 1)", "values (1)", "table\tx"] {
-            assert!(is_query(query), "{query}");
-        }
-        for table in ["selection", "select", "shop.orders", "with", "table", "values.x", "withdrawals"] {
-            assert!(!is_query(table), "{table}");
-        }
     }
 }

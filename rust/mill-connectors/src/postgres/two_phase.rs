@@ -23,8 +23,8 @@ use super::committer::{self, SILENCE};
 use super::name::constant;
 use super::notes::{Notes, Receipt};
 use super::sink::Shared;
-use super::spool::{Handle, Place};
 use super::table::{self, Layout};
+use crate::spool::{Handle, Place};
 
 /// How long a transaction is tried to be prepared before the checkpoint fails.
 const PREPARE_WAIT: Duration = Duration::from_secs(60);

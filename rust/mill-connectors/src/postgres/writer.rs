@@ -10,9 +10,9 @@ use mill_protocol::{Batch, Epoch, PreCommit, Rejected, Result, SinkWriter};
 
 use super::encode::Values;
 use super::sink::Shared;
-use super::spool::{self, HELD_BYTES_MAX, Handle, Held, INLINE_BYTES_MAX, Place, Spool};
 use super::table::Layout;
 use super::two_phase::Preparing;
+use crate::spool::{self, HELD_BYTES_MAX, Handle, Held, INLINE_BYTES_MAX, Place, Spool};
 
 const NULL: [u8; 4] = (-1i32).to_be_bytes();
 

@@ -1,10 +1,10 @@
-//! The rows of an epoch as the server takes them, kept until they are known to be in their table.
+//! The rows of an epoch as a database takes them, kept until they are known to be in their table.
 //!
 //! ```text
-//!   rows     each as binary COPY has it: fields i16 | each: length i32 (-1: null), bytes
+//!   rows     as the sink has encoded them
 //!   handle   header length u32 | header as JSON | xxh3 of the rows u64 | rows         few: they lie in the checkpoint
 //!            header length u32 | header as JSON with file, bytes, hash                 many: they lie in a file
-//!   file     <state directory>/postgres/<sink>-<run>-<task>-<n>.rows
+//!   file     <state directory>/<directory of the connector>/<sink>-<run>-<task>-<n>.rows
 //! ```
 //!
 //! A handle can only name a file of its own sink, and that only as a regular file of the length and the checksum it says. A job
@@ -24,18 +24,30 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use crate::directory::fresh_nonce;
 
 /// Rows up to this many bytes are in the checkpoint itself.
-pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
+pub(crate) const INLINE_BYTES_MAX: usize = 32 << 10;
 /// Rows beyond this many bytes are not held in memory.
-pub(super) const HELD_BYTES_MAX: usize = 1 << 20;
+pub(crate) const HELD_BYTES_MAX: usize = 1 << 20;
 /// How much is read of a file at a time.
 const PIECE_BYTES: usize = 128 << 10;
-/// The directory within the state directory.
-const DIRECTORY: &str = "postgres";
 const SUFFIX: &str = ".rows";
+
+/// What a connector calls its files, itself and the steps that a test may let fail.
+#[derive(Debug)]
+pub(crate) struct Names {
+    /// The directory within the state directory.
+    pub(crate) directory: &'static str,
+    /// What the user has called.
+    pub(crate) function: &'static str,
+    pub(crate) create: &'static str,
+    pub(crate) write: &'static str,
+    pub(crate) sync: &'static str,
+    pub(crate) remove: &'static str,
+}
 
 /// Where a sink keeps its files.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
+    names: &'static Names,
     /// `None`: files have no names, and are in the list.
     directory: Option<PathBuf>,
     unnamed: Arc<Mutex<HashMap<String, File>>>,
@@ -44,13 +56,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(state: Option<&Path>, sink: &str) -> Place {
-        let directory = state.map(|state| state.join(DIRECTORY));
-        Place { directory, unnamed: Arc::default(), sink: format!("{:016x}", xxh3_64(sink.as_bytes())) }
+    pub(crate) fn new(names: &'static Names, state: Option<&Path>, sink: &str) -> Place {
+        let directory = state.map(|state| state.join(names.directory));
+        Place { names, directory, unnamed: Arc::default(), sink: format!("{:016x}", xxh3_64(sink.as_bytes())) }
     }
 
     /// Creates a file for a part.
-    pub(super) fn create(&self, part: &str) -> Result<Spool> {
+    pub(crate) fn create(&self, part: &str) -> Result<Spool> {
         let name = format!("{}-{part}{SUFFIX}", self.sink);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
@@ -58,30 +70,30 @@ impl Place {
             Some(directory) => {
                 // As all of the state directory: records are for nobody else's eyes.
                 let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-                made.map_err(|e| cannot("create", directory, e))?;
+                made.map_err(|e| self.names.cannot("create", directory, e))?;
                 directory.join(&name)
             }
             None => std::env::temp_dir().join(format!("millstream-{:016x}{SUFFIX}", fresh_nonce())),
         };
-        let file = mill_fault::reach("postgres.create").and_then(|()| options.open(&path));
-        let file = file.map_err(|e| cannot("create", &path, e))?;
+        let file = mill_fault::reach(self.names.create).and_then(|()| options.open(&path));
+        let file = file.map_err(|e| self.names.cannot("create", &path, e))?;
         if self.directory.is_none() {
-            std::fs::remove_file(&path).map_err(|e| cannot("remove", &path, e))?;
+            std::fs::remove_file(&path).map_err(|e| self.names.cannot("remove", &path, e))?;
         }
         Ok(Spool { place: self.clone(), name, path, file: Some(file), bytes: 0, hash: Box::new(Xxh3::new()), is_kept: false })
     }
 
     /// Removes all files of the sink.
-    pub(super) fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         self.unnamed.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let Some(directory) = &self.directory else { return Ok(()) };
         let entries = match std::fs::read_dir(directory) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(cannot("list", directory, e)),
+            Err(e) => return Err(self.names.cannot("list", directory, e)),
         };
         for entry in entries {
-            let path = entry.map_err(|e| cannot("list", directory, e))?.path();
+            let path = entry.map_err(|e| self.names.cannot("list", directory, e))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if name.starts_with(&format!("{}-", self.sink)) && name.ends_with(SUFFIX) {
                 self.remove(name)?;
@@ -96,15 +108,15 @@ impl Place {
             return Ok(());
         };
         let path = directory.join(name);
-        match mill_fault::reach("postgres.remove").and_then(|()| std::fs::remove_file(&path)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(cannot("remove", &path, e)),
+        match mill_fault::reach(self.names.remove).and_then(|()| std::fs::remove_file(&path)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(self.names.cannot("remove", &path, e)),
             _ => Ok(()),
         }
     }
 }
 
 /// A file that rows go to; it goes again unless a handle names it.
-pub(super) struct Spool {
+pub(crate) struct Spool {
     place: Place,
     name: String,
     path: PathBuf,
@@ -115,24 +127,24 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    pub(super) fn push(&mut self, rows: &[u8]) -> Result<()> {
+    pub(crate) fn push(&mut self, rows: &[u8]) -> Result<()> {
         let Some(file) = &mut self.file else { return Err(Error::internal("a spool is not written after its end")) };
-        mill_fault::reach("postgres.spool").and_then(|()| file.write_all(rows)).map_err(|e| cannot("write", &self.path, e))?;
+        mill_fault::reach(self.place.names.write).and_then(|()| file.write_all(rows)).map_err(|e| self.place.names.cannot("write", &self.path, e))?;
         self.hash.update(rows);
         self.bytes += rows.len() as u64;
         Ok(())
     }
 
     /// Makes it durable, and says what a checkpoint has to know of it.
-    pub(super) fn finish(mut self) -> Result<Spooled> {
+    pub(crate) fn finish(mut self) -> Result<Spooled> {
         let Some(file) = self.file.take() else { return Err(Error::internal("a spool ends once")) };
         match &self.place.directory {
             Some(directory) => {
-                mill_fault::reach("postgres.sync").and_then(|()| file.sync_data()).map_err(|e| cannot("sync", &self.path, e))?;
+                mill_fault::reach(self.place.names.sync).and_then(|()| file.sync_data()).map_err(|e| self.place.names.cannot("sync", &self.path, e))?;
                 let sync = |path: &Path| File::open(path).and_then(|directory| directory.sync_all());
-                sync(directory).map_err(|e| cannot("sync", directory, e))?;
+                sync(directory).map_err(|e| self.place.names.cannot("sync", directory, e))?;
                 if let Some(parent) = directory.parent() {
-                    sync(parent).map_err(|e| cannot("sync", parent, e))?;
+                    sync(parent).map_err(|e| self.place.names.cannot("sync", parent, e))?;
                 }
             }
             None => {
@@ -153,13 +165,15 @@ impl Drop for Spool {
     }
 }
 
-fn cannot(doing: &str, path: &Path, e: std::io::Error) -> Error {
-    Error::connector(format!("write_postgres: cannot {doing} {path:?}: {e}")).because(e)
+impl Names {
+    fn cannot(&self, doing: &str, path: &Path, e: std::io::Error) -> Error {
+        Error::connector(format!("{}: cannot {doing} {path:?}: {e}", self.function)).because(e)
+    }
 }
 
 /// What a checkpoint knows of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Spooled {
+pub(crate) struct Spooled {
     file: String,
     bytes: u64,
     hash: u64,
@@ -167,19 +181,19 @@ pub(super) struct Spooled {
 
 /// What a checkpoint holds of a task's share of an epoch.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(crate) struct Handle {
     /// The run that wrote it.
-    pub(super) run: u64,
-    pub(super) rows: u64,
-    pub(super) deletes: u64,
+    pub(crate) run: u64,
+    pub(crate) rows: u64,
+    pub(crate) deletes: u64,
     /// The columns of the table that the rows were written for.
-    pub(super) columns: String,
-    pub(super) held: Held,
+    pub(crate) columns: String,
+    pub(crate) held: Held,
 }
 
 /// Where the rows are.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(crate) enum Held {
     Inline(Vec<u8>),
     Spooled(Spooled),
 }
@@ -194,7 +208,7 @@ struct Header {
 }
 
 impl Handle {
-    pub(super) fn encode(self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(self) -> Result<Vec<u8>> {
         let (spooled, rows) = match self.held {
             Held::Inline(rows) => (None, rows),
             Held::Spooled(spooled) => (Some(spooled), Vec::new()),
@@ -210,15 +224,15 @@ impl Handle {
     }
 
     /// The file of the state directory that the rows are in, if they are not in the handle.
-    pub(super) fn file(&self) -> Option<String> {
+    pub(crate) fn file(&self, place: &Place) -> Option<String> {
         match &self.held {
             Held::Inline(_) => None,
-            Held::Spooled(spooled) => Some(format!("{DIRECTORY}/{}", spooled.file)),
+            Held::Spooled(spooled) => Some(format!("{}/{}", place.names.directory, spooled.file)),
         }
     }
 
     /// Reads a handle; `None` if it is damaged, or not of this sink.
-    pub(super) fn decode(bytes: &[u8], place: &Place) -> Option<Handle> {
+    pub(crate) fn decode(bytes: &[u8], place: &Place) -> Option<Handle> {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
         let (header, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
         let (hash, rest) = rest.split_first_chunk::<8>()?;
@@ -241,8 +255,8 @@ impl Handle {
     ///
     /// # Errors
     /// When they are lost or damaged: then what was called with must not count.
-    pub(super) fn for_each(&self, place: &Place, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let damaged = |what: &str| Error::checkpoint(format!("write_postgres: the rows kept for an epoch are damaged: {what}"));
+    pub(crate) fn for_each(&self, place: &Place, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let damaged = |what: &str| Error::checkpoint(format!("{}: the rows kept for an epoch are damaged: {what}", place.names.function));
         let Spooled { file: name, bytes, hash } = match &self.held {
             Held::Inline(rows) => return each(rows),
             Held::Spooled(spooled) => spooled,
@@ -252,30 +266,31 @@ impl Handle {
                 let path = directory.join(name);
                 let found = std::fs::symlink_metadata(&path).map_err(|e| match e.kind() {
                     std::io::ErrorKind::NotFound => Error::checkpoint(format!(
-                        "write_postgres: the rows of an epoch are lost: {path:?} does not exist, and they were not committed; put the \
-                         state directory back as it was, restore an older checkpoint, or start over with another one"
+                        "{}: the rows of an epoch are lost: {path:?} does not exist, and they were not committed; put the \
+                         state directory back as it was, restore an older checkpoint, or start over with another one",
+                        place.names.function
                     )),
-                    _ => cannot("look at", &path, e),
+                    _ => place.names.cannot("look at", &path, e),
                 })?;
                 if !found.is_file() || found.len() != *bytes {
                     return Err(damaged(&format!("{path:?} has {} bytes, and had {bytes}", found.len())));
                 }
-                let file = File::open(&path).map_err(|e| cannot("open", &path, e))?;
+                let file = File::open(&path).map_err(|e| place.names.cannot("open", &path, e))?;
                 (path, file)
             }
             None => {
                 let unnamed = place.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
                 let file = unnamed.get(name).ok_or_else(|| damaged("the file is not one of this run"))?;
                 let path = PathBuf::from(name);
-                let mut file = file.try_clone().map_err(|e| cannot("open", &path, e))?;
-                file.seek(SeekFrom::Start(0)).map_err(|e| cannot("read", &path, e))?;
+                let mut file = file.try_clone().map_err(|e| place.names.cannot("open", &path, e))?;
+                file.seek(SeekFrom::Start(0)).map_err(|e| place.names.cannot("read", &path, e))?;
                 (path, file)
             }
         };
         let (mut left, mut sum, mut piece) = (*bytes, Xxh3::new(), vec![0; PIECE_BYTES]);
         while left > 0 {
             let count = PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES));
-            file.read_exact(&mut piece[..count]).map_err(|e| cannot("read", &path, e))?;
+            file.read_exact(&mut piece[..count]).map_err(|e| place.names.cannot("read", &path, e))?;
             sum.update(&piece[..count]);
             each(&piece[..count])?;
             left -= count as u64;
@@ -284,7 +299,7 @@ impl Handle {
     }
 
     /// Removes its file; what cannot be removed now is removed by the next recovery.
-    pub(super) fn remove(&self, place: &Place) {
+    pub(crate) fn remove(&self, place: &Place) {
         if let Held::Spooled(spooled) = &self.held {
             let _ = place.remove(&spooled.file);
         }
@@ -292,13 +307,16 @@ impl Handle {
 }
 
 /// `<run>-<task>-<n>`: tells a handle from every other one of every run.
-pub(super) fn part(run: u64, task: usize, number: u64) -> String {
+pub(crate) fn part(run: u64, task: usize, number: u64) -> String {
     format!("{run:016x}-{task}-{number}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    static NAMES: Names =
+        Names { directory: "x", function: "write_x", create: "x.create", write: "x.spool", sync: "x.sync", remove: "x.remove" };
 
     fn handle(held: Held) -> Handle {
         Handle { run: 7, rows: 3, deletes: 1, columns: "(a bigint)".to_owned(), held }
@@ -318,7 +336,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let rows: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
         for state in [Some(directory.path()), None] {
-            let place = Place::new(state, "sink");
+            let place = Place::new(&NAMES, state, "sink");
             let mut spool = place.create(&part(7, 0, 1)).unwrap();
             spool.push(&rows[..1000]).unwrap();
             spool.push(&rows[1000..]).unwrap();
@@ -340,7 +358,7 @@ mod tests {
     #[test]
     fn a_file_of_somebody_else_is_not_read() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::new(Some(directory.path()), "sink");
+        let place = Place::new(&NAMES, Some(directory.path()), "sink");
         for file in ["../../etc/passwd", "x.rows", &format!("{}-../x.rows", place.sink)] {
             let held = Held::Spooled(Spooled { file: file.to_owned(), bytes: 1, hash: 0 });
             assert!(Handle::decode(&handle(held).encode().unwrap(), &place).is_none(), "{file}");
@@ -350,7 +368,7 @@ mod tests {
     #[test]
     fn a_file_that_was_changed_is_found_out() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::new(Some(directory.path()), "sink");
+        let place = Place::new(&NAMES, Some(directory.path()), "sink");
         let mut spool = place.create(&part(7, 0, 1)).unwrap();
         spool.push(b"some rows").unwrap();
         let path = spool.path.clone();
