@@ -3,6 +3,7 @@
     python benches/jobs/nexmark.py --events 10_000_000 [q5 q7]
     python benches/jobs/nexmark.py --events 10_000_000 --parallelism 2,1,5 --kills 2 [q5 q7]
     python benches/jobs/nexmark.py --events 10_000_000 --runs 3 --flink q0 q1 q2 q3 q4 q5 q7 q8
+    python benches/jobs/nexmark.py --events 10_000_000 --parallelism 2,1,5 --in-files q23
 
 Processor time says more on a machine that others use as well. Each query is answered once by each engine, and the results are
 compared; with several parallelisms once with each, of which the first is timed. With ``--kills`` a process also runs the query with a
@@ -152,6 +153,40 @@ class BesideFlink:
         return [ours, theirs]
 
 
+def compare_in_files(tables: Mapping[str, Any], names: Sequence[str], parallelisms: Sequence[int]) -> None:
+    """Compare results that do not fit into memory twice: ours in Parquet files, and DuckDB's while it computes them.
+
+    What is compared is the number of rows, and the sum of the hashes of each row as text.
+    """
+    import duckdb
+
+    database = duckdb.connect(config={"threads": parallelisms[0]})
+    for name, table in tables.items():
+        database.register(name, table.to_arrow())
+    for name in names:
+        asked = query(name)
+        assert asked.sql is not None, f"{name} has no SQL"
+        columns = [f'"{row[0]}"::VARCHAR' for row in database.sql(f"DESCRIBE {asked.sql}").fetchall()]
+        digest = f"SELECT count(*), sum(hash({', '.join(columns)})::HUGEINT) FROM"
+        [theirs], seconds, processor = measured(lambda digest=digest, sql=asked.sql: database.sql(f"{digest} ({sql})").fetchall())
+        print(f"{name}: {theirs[0]:,} rows, DuckDB {seconds:.1f} s, {processor:.1f} s of processors with their hashes", flush=True)
+        for parallelism in parallelisms:
+            with tempfile.TemporaryDirectory() as folder:
+                sink = asked.stream(streams(tables)).write_parquet(f"{folder}/out", compression="lz4")
+                _, seconds, processor = measured(lambda sink=sink, tasks=parallelism: mill.run(sink, parallelism=tasks, progress=False))
+                [ours] = database.sql(f"{digest} read_parquet('{folder}/out/*.parquet')").fetchall()
+            if ours != theirs:
+                raise Difference(f"{name}: {ours[0]:,} rows, DuckDB has {theirs[0]:,}, or other values")
+            print(f"{name}: the same with {parallelism} tasks in {seconds:.1f} s, {processor:.1f} s of processors with their files", flush=True)
+
+
+def measured(answer: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Return an answer with the seconds and the processor seconds that it took."""
+    began, began_processor = time.perf_counter(), time.process_time()
+    result = answer()
+    return result, time.perf_counter() - began, time.process_time() - began_processor
+
+
 def main() -> None:
     """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,11 +195,15 @@ def main() -> None:
     parser.add_argument("--parallelism", default="2")
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--runs", type=int, default=1, help="of each engine, in turns; the medians are printed")
+    parser.add_argument("--in-files", action="store_true", help="only compare with DuckDB, for results that are too large for the memory")
     parser.add_argument("--flink", action="store_true", help="Flink as well, for the queries it has here")
     parser.add_argument("--flink-heap", default="10g", help="the largest heap of its JVM")
     options = parser.parse_args()
     timed_with, *others = map(int, options.parallelism.split(","))
     tables = make(options.events, options.queries)
+    if options.in_files:
+        compare_in_files(tables, options.queries, [timed_with, *others])
+        return
     with tempfile.TemporaryDirectory() as folder:
         beside = BesideFlink(tables, timed_with, options.flink_heap, Path(folder)) if options.flink else None
         try:
