@@ -148,10 +148,7 @@ impl Chains {
             None if self.panes.is_empty() => self.rows_before,
             _ => 0,
         };
-        let memory = match rows >= PANE_ROWS {
-            true => std::mem::take(&mut self.spare).for_rows(rows),
-            false => Spare::default(),
-        };
+        let memory = std::mem::take(&mut self.spare).for_rows(rows, PANE_ROWS);
         self.panes.insert(at, Pane::new(first, last, memory));
         at
     }

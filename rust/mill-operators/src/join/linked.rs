@@ -45,8 +45,11 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// Memory for about so many rows: this, if it is of that size.
-    pub(super) fn for_rows(self, rows: usize) -> Spare {
+    /// Memory for about so many rows: this, if it is of that size. It is worth it from so many rows on.
+    pub(super) fn for_rows(self, rows: usize, rows_min: usize) -> Spare {
+        if rows < rows_min {
+            return Spare::default();
+        }
         let mut memory = if self.rows.capacity() > 4 * rows { Spare::default() } else { self };
         memory.rows.reserve(rows + rows / 8);
         memory
@@ -355,6 +358,7 @@ impl Linked {
         self.rows.iter_mut().for_each(|row| row.tag ^= of_due(row.due));
         self.places.clear();
         self.order.clear();
+        self.ranks.clear();
         self.vain = 0;
     }
 

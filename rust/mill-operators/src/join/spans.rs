@@ -112,10 +112,7 @@ impl Spans {
         }
         let first = at.checked_sub(1).map_or(i64::MIN, |before| self.panes[before].last.saturating_add(1));
         let last = self.panes.get(at).map_or(i64::MAX, |after| after.first - 1);
-        let memory = match self.rows >= PART * PANE_ROWS {
-            true => std::mem::take(&mut self.spare).for_rows(self.rows / PART),
-            false => Spare::default(),
-        };
+        let memory = std::mem::take(&mut self.spare).for_rows(self.rows / PART, PANE_ROWS);
         self.panes.insert(at, Pane::new(first, last, self.has_grains, Linked::new(true, memory)));
         at
     }
@@ -152,7 +149,8 @@ impl Spans {
         let judged = (0..rows).step_by(rows.div_ceil(JUDGED)).map(|row| row as u32).filter(|&row| !pane.rows.is_out(row));
         let mut judged: Vec<i64> = judged.map(|row| pane.rows.due(row)).collect();
         judged.sort_unstable();
-        let Some((&least, &most)) = judged.first().zip(judged.get(judged.len() - 1 - judged.len() / AHEAD)) else { return Ok(()) };
+        let most = judged.len().checked_sub(1 + judged.len() / AHEAD);
+        let Some((&least, &most)) = judged.first().zip(most.map(|most| &judged[most])) else { return Ok(()) };
         let middle = judged[judged.len() / 2];
         let is_far = pane.greatest.saturating_sub(most) > most.saturating_sub(least) / 2;
         let to = match pane.is_closed {
