@@ -275,6 +275,17 @@ def test_rows_that_wait_for_a_database_travel(bucket: s3.Bucket, database: postg
     assert database.rows(f"SELECT n FROM {schema}.out ORDER BY n") == [(n,) for n in range(300)]
 
 
+def test_rows_of_a_former_run_go_once_they_are_committed(bucket: s3.Bucket, database: postgres.Server, schema: str, tmp_path: Path, cache: Path) -> None:
+    at = [bucket.server.url, bucket.url("job/state"), database.secret_url, "--table", f"{schema}.out", "--rows", 12000, "--every", "50ms"]
+    job = job_process.Job(JOBS, tmp_path, *at, fail_point="sink.committed:5")
+    assert job.ends_within(SECONDS_MAX) and job.process.returncode == -signal.SIGKILL, job.said()
+    left = bucket.keys("job/state/postgres/")
+    assert left
+    job_process.Job(JOBS, tmp_path, *at).finish()
+    assert not set(left) & set(bucket.keys("job/state/postgres/"))
+    assert database.rows(f"SELECT count(*), sum(n) FROM {schema}.out") == [(12000, 12000 * 11999 // 2)]
+
+
 def test_messages_that_wait_for_a_broker_travel(bucket: s3.Bucket, cluster: Cluster, tmp_path: Path, cache: Path) -> None:
     topic = cluster.topic("out")
     state = bucket.url("job/state")

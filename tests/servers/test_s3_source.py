@@ -314,6 +314,37 @@ def test_new_objects_are_read_as_they_come(bucket: s3.Bucket, tmp_path: Path) ->
     job.wait()
 
 
+def test_each_version_of_an_object_is_read_once(bucket: s3.Bucket, tmp_path: Path) -> None:
+    """Objects that are replaced before the first look, between looks, and before a restart."""
+    stream = mill.read_csv(bucket.url("in/"), follow=True, schema={"n": int, "text": str})
+    state = mill.Checkpoint(tmp_path / "state", every="50ms")
+    rows: list[int] = []
+
+    def put(key: str) -> list[int]:
+        begin = len(rows)
+        rows.extend(range(begin, begin + 10))
+        bucket.put(key, csv(range(begin, begin + 10)))
+        return rows
+
+    put("in/a.csv")
+    put("in/b.csv")
+    for run in range(3):
+        job = mill.start(stream.write_csv(tmp_path / "out"), checkpoint=state, parallelism=1 + run % 2)
+        await_rows(job, tmp_path / "out", rows)
+        # Before the first look of the run, and once more after it.
+        await_rows(job, tmp_path / "out", put("in/a.csv"))
+        await_rows(job, tmp_path / "out", put("in/a.csv"))
+        job.cancel()
+        job.wait()
+        if run == 1:
+            put("in/b.csv")
+    job = mill.start(stream.write_csv(tmp_path / "out"), checkpoint=state)
+    time.sleep(2.5)
+    await_rows(job, tmp_path / "out", rows)
+    job.cancel()
+    job.wait()
+
+
 def test_whole_objects_are_followed_from_an_empty_place(bucket: s3.Bucket, tmp_path: Path) -> None:
     def table(rows: range) -> bytes:
         return parquet(pa.table({"n": list(rows), "text": [str(n) for n in rows]}), row_group_size=3)

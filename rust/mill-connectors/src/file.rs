@@ -26,6 +26,7 @@ pub(crate) mod pipe;
 mod placed;
 mod position;
 mod reader;
+mod replaced;
 mod resume;
 pub(crate) mod sample;
 mod slots;

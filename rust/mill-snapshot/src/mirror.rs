@@ -149,5 +149,5 @@ fn note_leftovers(remote: &Remote, disk: &dyn Disk, path: &Path, head: &Head) {
         needed.extend(manifest.segments.into_iter().map(|segment| segment.file));
         needed.extend(manifest.files.into_iter().map(|file| file.name));
     }
-    remote.note_spare(|name| (any_number(name).is_some() || crate::manifest::is_plain_path(name)) && !needed.contains(name));
+    remote.note_spare(|name, _| (any_number(name).is_some() || crate::manifest::is_plain_path(name)) && !needed.contains(name));
 }

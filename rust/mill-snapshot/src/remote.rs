@@ -75,6 +75,8 @@ struct Known {
 #[derive(Default)]
 struct Objects {
     there: BTreeSet<String>,
+    /// Those that were there when the run began.
+    former: BTreeSet<String>,
     uploads: HashMap<String, Pending>,
     /// Those to be deleted: manifests go first.
     spare: BTreeSet<String>,
@@ -387,14 +389,18 @@ impl Remote {
         let entries = self.blobs.list().map_err(Error::unreachable)?;
         let found: BTreeMap<String, u64> =
             entries.into_iter().filter(|entry| entry.name != HEAD).map(|entry| (entry.name, entry.bytes)).collect();
-        self.objects().there = found.keys().cloned().collect();
+        let mut objects = self.objects();
+        objects.there = found.keys().cloned().collect();
+        objects.former = objects.there.clone();
+        drop(objects);
         Ok(found)
     }
 
-    /// Notes which objects are to be deleted, of those that are there.
-    pub(crate) fn note_spare(&self, is_spare: impl Fn(&str) -> bool) {
+    /// Notes which objects are to be deleted, of those that are there; `is_spare` is told of each whether it is of a former run.
+    pub(crate) fn note_spare(&self, is_spare: impl Fn(&str, bool) -> bool) {
         let mut objects = self.objects();
         let objects = &mut *objects;
+        let is_spare = |name: &str| is_spare(name, objects.former.contains(name));
         // What a checkpoint that failed had begun to upload may be there by now, or later.
         objects.uploads.retain(|name, pending| {
             let is_over = is_spare(name) && pending.outcome().is_some_and(|outcome| outcome.is_ok());

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, is_plain_path};
 use crate::store::{Inner, list, manifest_ids, segment_epoch};
 
 pub(crate) fn retire(inner: &Inner, retain: usize, committed: u64) -> Result<usize> {
@@ -46,12 +46,13 @@ pub(crate) fn retire(inner: &Inner, retain: usize, committed: u64) -> Result<usi
         epoch <= newest && epoch < oldest_writing && !owned.writing.contains(&epoch) && !needed.contains(name)
     };
     if let Some(remote) = &inner.remote {
-        // What a sink's file was kept for is committed, once no checkpoint names it any more.
+        // What a sink's file was kept for is committed, once no checkpoint names it any more. What
+        // checkpoints of a former run name was there when this run began.
         let retired: HashSet<&str> = owned.manifests.range(..oldest).flat_map(|(_, old)| &old.files).map(|file| file.name.as_str()).collect();
-        remote.note_spare(|name| match (Manifest::id_of(name), segment_epoch(name)) {
+        remote.note_spare(|name, is_former| match (Manifest::id_of(name), segment_epoch(name)) {
             (Some(id), _) => id < newest && !kept.contains_key(&id),
             (_, Some(epoch)) => is_spare(epoch, name) && !(name.contains("-merged-") && owned.is_merging),
-            _ => retired.contains(name) && !needed.contains(name),
+            _ => (is_former && is_plain_path(name) || retired.contains(name)) && !needed.contains(name),
         });
     }
     let old_manifests: Vec<&String> =

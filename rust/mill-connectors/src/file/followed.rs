@@ -64,23 +64,20 @@ impl FileSet {
 impl Followed {
     /// The objects that are new, and those that have replaced others.
     fn new_objects(&mut self) -> Result<Vec<Split>> {
+        self.looks += 1;
         let mut found = Vec::new();
         for (path, stamp) in self.files.followed()? {
-            match self.known.get_mut(&stamp.key) {
-                // Of one that has not been begun, only its name is known so far.
-                Some(known) if known.stamp == Stamp::default() => {
-                    known.stamp = stamp;
-                    continue;
-                }
-                Some(known) if known.stamp == stamp => continue,
-                _ => {}
+            if let Some(known) = self.known.get_mut(&stamp.key) {
+                known.look = self.looks;
+                continue;
             }
             let generations = self.generations.entry(path.clone()).or_default();
             let split = FileSplit { path, range: None, generation: *generations, key: Some(stamp.key) }.to_split();
             *generations += 1;
-            self.known.insert(stamp.key, Known { split: split.clone(), stamp, look: 0, is_gone: false });
+            self.known.insert(stamp.key, Known { split: split.clone(), stamp, look: self.looks, is_gone: false });
             found.push(split);
         }
+        self.known.retain(|_, known| known.look == self.looks);
         Ok(found)
     }
 }

@@ -13,6 +13,7 @@ use super::identity::{FileIdentity, Since};
 use super::pipe::PipeReader;
 use super::input::try_open;
 use super::position::{FilePosition, Member, PRINT_BYTES, Print};
+use super::replaced::Replaced;
 use super::split::{FileSet, FileSplit};
 use super::stamp::{Stamp, open_failed};
 use super::{BYTE_ORDER_MARK, RECORD_BYTES_MAX};
@@ -70,6 +71,9 @@ impl FileSet {
         let position = position.map(|bytes| FilePosition::decode(bytes, &split.name)).transpose()?;
         if self.may_change() {
             return Ok(Box::new(FollowedReader::new(file, position, format, self)));
+        }
+        if position.is_none() && self.is_replaced(&file)? {
+            return Ok(Box::new(Replaced));
         }
         let path = file.path;
         let opened = try_open(&path).map_err(|e| match e.kind() {

@@ -212,11 +212,6 @@ impl FileSet {
             let generation = generations.entry(left.file.path.clone()).or_default();
             *generation = (*generation).max(left.file.generation + 1);
             match found {
-                Some(at) if left.is_replaced(&there[at].1) => {
-                    let (path, stamp) = &there[at];
-                    let file = FileSplit { path: path.clone(), range: None, generation: *generation, key: Some(stamp.key) };
-                    states.push(SplitState::unread(file.to_split()));
-                }
                 Some(at) => states.push(left.found(&there[at].0, there[at].1)),
                 None if left.state.is_ended => {}
                 None if left.is_elsewhere(&mut inodes) => states.push(left.state),
@@ -317,13 +312,6 @@ impl Left {
     /// Whether nothing is missing if the file is gone.
     fn is_done(&self) -> bool {
         self.state.is_ended || self.position.as_ref().is_none_or(|position| position.is_at_end)
-    }
-
-    /// Whether it is an object that was read to its end, or not begun, and there is another one at its place.
-    fn is_replaced(&self, stamp: &Stamp) -> bool {
-        let Some(position) = &self.position else { return false };
-        let is_done = position.is_at_end || position.offset == 0 || self.state.is_ended;
-        is_done && stamp.is_of_object() && (position.stamp.size, position.stamp.changed) != (stamp.size, stamp.changed)
     }
 
     /// A followed file, which is under this name now.

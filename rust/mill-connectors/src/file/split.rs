@@ -209,6 +209,16 @@ impl FileSet {
         self.is_followed && !self.paths.has_objects()
     }
 
+    /// Whether an object that is followed is no longer what it was when it was found: what is there now has a split of its own.
+    pub(crate) fn is_replaced(&self, file: &FileSplit) -> Result<bool> {
+        let Some(key) = file.key.filter(|_| self.is_followed && !self.may_change()) else { return Ok(false) };
+        match stamp_at(&file.path) {
+            Ok(stamp) => Ok(stamp.of_version().key != key),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(e) => Err(open_failed(&file.path, e)),
+        }
+    }
+
     /// Whether it is standard input.
     pub(crate) fn is_pipe(&self) -> bool {
         self.files.first().is_some_and(|path| is_pipe(path))
@@ -303,7 +313,7 @@ impl FileSet {
         if !self.may_change() {
             for path in self.paths.files_now()? {
                 match stamp_at(&path) {
-                    Ok(stamp) => found.push((path, stamp)),
+                    Ok(stamp) => found.push((path, stamp.of_version())),
                     Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                     Err(e) => return Err(open_failed(&path, e)),
                 }

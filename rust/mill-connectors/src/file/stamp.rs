@@ -52,6 +52,11 @@ impl Stamp {
         Stamp { key: FileKey { device: OBJECTS, inode, born: 0 }, size: meta.size, changed: meta.mark as i64 }
     }
 
+    /// The same, where another version of an object is another file.
+    pub(crate) fn of_version(self) -> Stamp {
+        Stamp { key: FileKey { born: self.changed, ..self.key }, ..self }
+    }
+
     /// Whether it is an object: it is the same only if its tag is.
     pub(crate) fn is_of_object(&self) -> bool {
         self.key.device == OBJECTS

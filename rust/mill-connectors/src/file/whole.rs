@@ -7,6 +7,7 @@ use mill_protocol::{Error, Position, Read, Result, Split, SplitReader};
 
 use super::identity::{FileIdentity, Since};
 use super::position::FilePosition;
+use super::replaced::Replaced;
 use super::slots::Slot;
 use super::split::{FileSet, FileSplit};
 use super::whereabouts::{self, Whereabouts};
@@ -22,6 +23,9 @@ impl FileSet {
     pub(crate) fn open_whole(&self, split: &Split, position: Option<&[u8]>, open: OpenWhole) -> Result<Box<dyn SplitReader>> {
         let file = FileSplit::of(split)?;
         let position = position.map(|bytes| FilePosition::decode(bytes, &split.name)).transpose()?;
+        if position.is_none() && self.is_replaced(&file)? {
+            return Ok(Box::new(Replaced));
+        }
         if !self.may_change() {
             let passed = passed(&file.path, position.as_ref(), false)?;
             return open(&file.path, passed);

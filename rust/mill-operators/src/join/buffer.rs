@@ -56,15 +56,14 @@ pub(super) struct Row {
     pub(super) hash: u64,
     /// Its number in checkpoints.
     pub(super) durable: u64,
-    pub(super) is_matched: bool,
     /// The slot of its key in the index.
     slot: u32,
     is_gone: bool,
 }
 
 impl Row {
-    pub(super) fn new(due: i64, hash: u64, durable: u64, is_matched: bool) -> Row {
-        Row { due, hash, durable, is_matched, slot: NONE, is_gone: false }
+    pub(super) fn new(due: i64, hash: u64, durable: u64) -> Row {
+        Row { due, hash, durable, slot: NONE, is_gone: false }
     }
 }
 
@@ -176,31 +175,6 @@ impl Buffer {
             interleave(&parts, &places).map_err(failed)
         };
         (0..columns).map(column).collect()
-    }
-
-    /// Drops rows that are due before this time, `rows_max` of them at most; whether there are more. Those of them that had no
-    /// partner go to `unmatched`, in order, until they are [forgotten](Buffer::sweep).
-    pub(super) fn drop_before(&mut self, before: i64, rows_max: usize, unmatched: &mut Vec<u64>) -> bool {
-        let mut gone = Vec::new();
-        let has_more = self.dues.take(before, rows_max, &mut gone);
-        gone.sort_unstable();
-        let mut near = 0;
-        let mut slots = Vec::with_capacity(gone.len());
-        for number in gone {
-            let (frame, row) = self.place(number, near);
-            near = frame;
-            let frame = &mut self.frames[frame];
-            let row = &mut frame.rows[row];
-            row.is_gone = true;
-            frame.live -= 1;
-            self.live -= 1;
-            if !row.is_matched {
-                unmatched.push(number);
-            }
-            slots.push(row.slot);
-        }
-        self.index.forget(&slots, before);
-        has_more
     }
 
     /// Takes the rows that are due before this time off the list of those that will be; they stay until they are removed.

@@ -153,6 +153,20 @@ impl Chains {
         at
     }
 
+    /// The pane of each of these dues; a grain that has none, if there is one.
+    fn panes_of(&self, dues: &[i64]) -> std::result::Result<Vec<u32>, i64> {
+        let (mut grain, mut at) = (Grain::NONE, 0);
+        let mut panes: Vec<u32> = Vec::with_capacity(dues.len());
+        for &due in dues {
+            if !grain.holds(due) {
+                grain = Grain::of(due, self.grain);
+                at = self.pane_of(grain.number, at).ok_or(grain.number)?;
+            }
+            panes.push(at as u32);
+        }
+        Ok(panes)
+    }
+
     /// Keeps those of the records at these places in a pane: `taken` has them, unless they are all.
     fn add_to(
         &mut self,
@@ -204,9 +218,9 @@ impl Panes for Chains {
         for &due in &records.dues {
             if !grain.holds(due) {
                 grain = Grain::of(due, self.grain);
-                let (first, panes) = (self.panes[at].first, self.panes.len());
+                let before = (self.panes[at].first, self.panes[at].last, self.panes.len());
                 at = self.pane_for(grain.number, at)?;
-                is_one &= self.panes[at].first == first && self.panes.len() == panes;
+                is_one &= (self.panes[at].first, self.panes[at].last, self.panes.len()) == before;
             }
             let pane = &mut self.panes[at];
             pane.latest = pane.latest.max(grain.number);
@@ -215,15 +229,13 @@ impl Panes for Chains {
         if is_one {
             return self.add_to(at, columns, records, noted, 0..records.dues.len(), None);
         }
-        let mut panes: Vec<u32> = Vec::with_capacity(records.dues.len());
-        let mut grain = Grain::NONE;
-        for &due in &records.dues {
-            if !grain.holds(due) {
-                grain = Grain::of(due, self.grain);
-                at = self.pane_of(grain.number, at).expect("it was made above");
-            }
-            panes.push(at as u32);
-        }
+        let panes = loop {
+            match self.panes_of(&records.dues) {
+                Ok(panes) => break panes,
+                // Its pane has parted with what is far ahead, when it had no rows there yet.
+                Err(grain) => self.add_pane(grain),
+            };
+        };
         let mut all = panes.clone();
         all.sort_unstable();
         all.dedup();

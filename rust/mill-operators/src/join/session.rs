@@ -165,7 +165,7 @@ impl SessionJoin {
             first = durable.insert(side, &new, key)?;
         }
         let rows = of_kept.iter().zip(&hashes).enumerate();
-        let rows = rows.map(|(place, (&time, &hash))| Row::new(time, hash, first + place as u64, false));
+        let rows = rows.map(|(place, (&time, &hash))| Row::new(time, hash, first + place as u64));
         self.buffers[side].add(columns, rows.collect(), |place| (hashes[place], key(place)))
     }
 
@@ -346,7 +346,7 @@ impl Operator for SessionJoin {
         for (side, buffer) in self.buffers.iter_mut().enumerate() {
             durable.for_each(side, DECODE_ROWS, |kept, data| {
                 let hash = |key: &[u8]| KeyBatch::hash_of(key).unwrap_or_default();
-                let rows = kept.iter().map(|row| Row::new(row.due, hash(row.key), row.number, false));
+                let rows = kept.iter().map(|row| Row::new(row.due, hash(row.key), row.number));
                 let columns = data.map(|data| data.columns().to_vec()).unwrap_or_default();
                 buffer.add(columns, rows.collect(), |place| (hash(kept[place].key), kept[place].key))
             })?;

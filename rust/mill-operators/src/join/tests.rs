@@ -346,7 +346,7 @@ fn a_buffer_stays_small() {
         // One row of each batch stays for ever.
         let rows = values.iter().map(|&value| {
             let due = if value % 40 == 7 { i64::MAX - 1 } else { step + (random(&mut random_seed) % 20) as i64 };
-            Row::new(due, 0, value as u64, false)
+            Row::new(due, 0, value as u64)
         });
         let keys: Vec<[u8; 8]> = values.iter().map(|value| (value % 1000).to_le_bytes()).collect();
         buffer
@@ -354,8 +354,7 @@ fn a_buffer_stays_small() {
                 (u64::from(keys[row][0]), &keys[row][..])
             })
             .unwrap();
-        let mut gone = Vec::new();
-        assert!(!buffer.drop_before(step, usize::MAX, &mut gone));
+        let gone = buffer.take_due(step);
         if step % 100 == 0 {
             let columns = buffer.gather(&gone).unwrap();
             let known = buffer.known(&gone);
@@ -366,6 +365,7 @@ fn a_buffer_stays_small() {
                 .collect();
             assert_eq!(found, values);
         }
+        buffer.remove(&gone, step);
         buffer.sweep().unwrap();
         rows_max = rows_max.max(buffer.stored());
     }
@@ -725,5 +725,28 @@ fn records_far_ahead_that_are_taken_out_are_parted_with() {
         let due = 10 * step + 9;
         let partners = partners(&mut chains, &records(&[150], &[due], true), 0, due, 0, 10);
         assert_eq!(&chains.gather(&partners).unwrap()[..], &[integers(&[Some(150)])], "step {step}");
+    }
+}
+
+/// A batch whose first record is far ahead, in a pane that has had such records before and parts with them at the next one.
+#[test]
+fn a_record_far_ahead_is_found_in_a_pane_that_parts_with_the_time_after_the_others() {
+    let mut chains = Chains::new(10, true);
+    let add = |chains: &mut Chains, keys: &[u64], dues: &[i64]| {
+        let noted: Vec<Noted> = keys.iter().map(|&hash| Noted { hash, durable: 0, is_matched: false }).collect();
+        let values: Vec<Option<i64>> = keys.iter().map(|&key| Some(key as i64)).collect();
+        chains.add(&[integers(&values)], &records(keys, dues, true), &noted).unwrap();
+    };
+    for step in 0..200_i64 {
+        add(&mut chains, &[1], &[10 * step + 9]);
+    }
+    for step in 200..1100_i64 {
+        let keys: Vec<u64> = (0..100).collect();
+        let mut dues = vec![10 * step + 9; keys.len()];
+        dues[0] = 12_009;
+        add(&mut chains, &keys, &dues);
+        let asked = records(&[0, 99], &[12_009, dues[99]], true);
+        assert_eq!(partners(&mut chains, &asked, 1, dues[99], 0, 10).len(), 1, "step {step}");
+        assert_eq!(take_out(&mut chains, &asked, 0, 12_009, 0).len(), 1, "step {step}");
     }
 }
