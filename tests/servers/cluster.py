@@ -60,8 +60,8 @@ class Cluster:
             done.result()
 
     def producer(self, **config: Any) -> Producer:
-        """Give a producer."""
-        return Producer({"bootstrap.servers": self.address, "linger.ms": 5, **config})
+        """Give a producer, which keeps the order of messages also where a busy broker makes it send some again."""
+        return Producer({"bootstrap.servers": self.address, "linger.ms": 5, "enable.idempotence": True, **config})
 
     def send(self, topic: str, values: Iterable[Any], *, partition: int | None = None, producer: Producer | None = None, **more: Any) -> None:
         """Send values, bytes as they are and others as JSON, one after the other over the partitions."""

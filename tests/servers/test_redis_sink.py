@@ -234,7 +234,7 @@ def test_two_runs_go_on_from_one_checkpoint(redis: redis_server.Server, tmp_path
     def stop_at(upto: int) -> Any:
         def passes(row: Any) -> Any:
             time.sleep(0.0002)
-            if row.n == upto - 1 and upto < 600:
+            if row.n == upto - 1 and upto < 3000:
                 raise ValueError("stop")
             return {"n": row.n}
 
@@ -245,11 +245,11 @@ def test_two_runs_go_on_from_one_checkpoint(redis: redis_server.Server, tmp_path
     assert mill.checkpoints(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     with pytest.raises(mill.UserFunctionError):
-        job(500, "one")
+        job(2500, "one")
     with pytest.raises(mill.ConnectorError, match="CheckpointError: another run of this job has gone on from the same checkpoint"):
-        job(600, "two")
-    job(600, "one")
-    assert [entry["n"] for entry in redis.entries("s")] == [str(n) for n in range(600)]
+        job(3000, "two")
+    job(3000, "one")
+    assert [entry["n"] for entry in redis.entries("s")] == [str(n) for n in range(3000)]
 
 
 class Job(job_process.Job):
