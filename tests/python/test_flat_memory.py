@@ -142,7 +142,8 @@ def test_memory_and_state_are_flat(kind: str, figures: dict[str, dict[str, float
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory as Linux shows it")
 @pytest.mark.parametrize("kind", GROWS)
 def test_state_that_is_kept_for_good_is_noticed(kind: str, figures: dict[str, dict[str, float]]) -> None:
-    assert is_larger(figures[kind]), figures[kind]
+    # From the first third of the run to the last: one checkpoint that a busy machine has delayed is a third of it.
+    assert figures[kind]["state_3"] > 1.3 * figures[kind]["state_1"] + 2, figures[kind]
 
 
 if __name__ == "__main__":
