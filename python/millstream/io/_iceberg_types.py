@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from millstream._nearest import did_you_mean
 from millstream.errors import SchemaError
+from millstream.io._table_rows import stored_columns
 
 if TYPE_CHECKING:
     from millstream.types import Schema
@@ -38,24 +39,7 @@ def stored_schema(schema: Schema, call: str) -> Any:
     SchemaError
         When a column has values for which Iceberg has no exact form.
     """
-    import pyarrow as pa
-
-    names: dict[str, str] = {}
-    for name in schema:
-        other = names.setdefault(name.lower(), name)
-        if other != name:
-            raise SchemaError(f"{call}: most readers of Iceberg do not tell the columns {other!r} and {name!r} apart; rename() one of them")
-    fields = []
-    for field, (name, kind) in zip(schema.to_arrow(), schema.items(), strict=True):
-        # Values of Python are bytes underneath.
-        advice = "leave it out with drop()" if repr(kind) == "object" else None
-        stored = None
-        if advice is None:
-            stored, advice = _stored(field.type)
-        if stored is None:
-            raise SchemaError(f"{call}: column {name!r} is {kind!r}, for which Iceberg has no type that holds every value exactly; {advice}")
-        fields.append(pa.field(name, stored))
-    return pa.schema(fields)
+    return stored_columns(schema, call, "Iceberg", "most readers of Iceberg do", _stored)
 
 
 def _stored(kind: Any) -> tuple[Any, str]:

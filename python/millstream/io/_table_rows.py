@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from millstream.errors import DataError
+from millstream.errors import DataError, SchemaError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["exact_rows", "last_changes", "packed", "unpacked"]
+    from millstream.types import Schema
+
+__all__ = ["exact_rows", "last_changes", "packed", "stored_columns", "unpacked"]
 
 
 def exact_rows(batch: Any, columns: pa.Schema, keys: Sequence[str]) -> Any:
@@ -103,3 +105,25 @@ def _free_name(name: str, taken: Sequence[str]) -> str:
     while name in taken:
         name += "_"
     return name
+
+
+def stored_columns(schema: Schema, call: str, store: str, readers: str, stored: Callable[[Any], tuple[Any, str]]) -> Any:
+    """Return the columns as a table of a store has them; ``stored`` returns the type of one there, or None and advice."""
+    import pyarrow as pa
+
+    names: dict[str, str] = {}
+    for name in schema:
+        other = names.setdefault(name.lower(), name)
+        if other != name:
+            raise SchemaError(f"{call}: {readers} not tell the columns {other!r} and {name!r} apart; rename() one of them")
+    fields = []
+    for field, (name, kind) in zip(schema.to_arrow(), schema.items(), strict=True):
+        # Values of Python are bytes underneath.
+        advice = "leave it out with drop()" if repr(kind) == "object" else None
+        found = None
+        if advice is None:
+            found, advice = stored(field.type)
+        if found is None:
+            raise SchemaError(f"{call}: column {name!r} is {kind!r}, for which {store} has no type that holds every value exactly; {advice}")
+        fields.append(pa.field(name, found))
+    return pa.schema(fields)
