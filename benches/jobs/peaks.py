@@ -2,8 +2,8 @@
 
     python benches/jobs/peaks.py [--rows 3_000_000] [query or family ...]
 
-Each engine answers each query in a process of its own, once, with two threads. Its data is there before. Printed is by how many megabytes the
-resident memory of the process rose above that, at its peak, with the result in it.
+Each engine answers each query in a process of its own, once, with two threads. Printed is the peak of the resident memory of that process in
+megabytes, with its data, which is there before, and its result; in brackets, by how much it rose above what was there before.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def one(rows: int, name: str, engine: str) -> None:
         # From here on the peak is counted anew.
         Path("/proc/self/clear_refs").write_text("5")
         result = job()
-        print((kilobytes("VmHWM") - before) / 1024)
+        peak = kilobytes("VmHWM")
+        print(peak / 1024, (peak - before) / 1024)
         del result
 
 
@@ -71,14 +72,15 @@ def main() -> None:
         for name in module.QUERIES:
             if given.queries and name not in given.queries and family not in given.queries:
                 continue
-            peaks: list[float | None] = []
+            peaks: list[tuple[float, float] | None] = []
             for engine in (OURS, *PEERS):
                 command = [sys.executable, __file__, "--rows", str(given.rows), "--one", name, engine]
                 said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-                peaks.append(float(said[-1]) if said else None)
-            least = min(max(peak, 1.0) for peak in peaks[1:] if peak is not None)
-            cells = " | ".join("" if peak is None else f"{peak:.0f}" for peak in peaks)
-            print(f"| {name} | {cells} | {(peaks[0] or 0) / least:.2f} |", flush=True)
+                peaks.append((float(said[0]), float(said[1])) if said else None)
+            ours, *theirs = [None if peak is None else peak[0] for peak in peaks]
+            least = min(peak for peak in theirs if peak is not None)
+            cells = " | ".join("" if peak is None else f"{peak[0]:.0f} ({peak[1]:+.0f})" for peak in peaks)
+            print(f"| {name} | {cells} | {(ours or 0) / least:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
