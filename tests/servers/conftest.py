@@ -1,4 +1,4 @@
-"""A broker, database servers and an object store for all tests of this folder, and clients that owe the engine nothing."""
+"""A broker, database servers, object stores for all tests of this folder, and clients that owe the engine nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import azurite
 import browser
+import gcs
 import kafka
 import mariadb
 import postgres
@@ -121,3 +123,39 @@ def bucket(store: s3.Server) -> Iterator[s3.Bucket]:
     mill.storage({**s3.OPTIONS, "aws_endpoint": store.url})
     yield s3.Bucket(store, f"bucket-{next(_NUMBERS)}")
     mill.storage({})
+
+
+@pytest.fixture(scope="session")
+def google(store: s3.Server) -> Iterator[gcs.Server]:
+    """Give what speaks as Google Cloud Storage does."""
+    started = gcs.Server(store)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[azurite.Server]:
+    """Give an Azurite."""
+    reason = azurite.missing() or azurite.fetch()
+    if reason is not None:
+        # Not every machine that runs these tests reaches npm's registry.
+        pytest.skip(reason)
+    started = azurite.Server(tmp_path_factory.mktemp("azurite")).start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(params=["gs", "az"])
+def place(request: pytest.FixtureRequest) -> Iterator[gcs.Bucket | azurite.Bucket]:
+    """Give a bucket of each store in turn, that no other test has, and options with which it is reached."""
+    import millstream as mill
+
+    name = f"t{next(_NUMBERS)}"
+    made: gcs.Bucket | azurite.Bucket
+    if request.param == "gs":
+        made = gcs.Bucket(request.getfixturevalue("google"), request.getfixturevalue("store"), f"bucket-{name}")
+    else:
+        made = azurite.Bucket(request.getfixturevalue("azure"), f"box-{name}")
+    mill.storage(made.options, url=made.root)
+    yield made
+    mill.storage({}, url=made.root)
