@@ -61,7 +61,7 @@ fn write(mock: &Mock, topic: &str, columns: MessageColumns, batches: Vec<Batch>)
     committer.promise(&Run::default()).unwrap();
     committer.begin().unwrap();
     let waker = Waker::noop().clone();
-    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: false, waker };
+    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, threads: 1, groups: 0..128, is_persistent: false, waker };
     let mut writer = sink.writer(&schema, &context).unwrap();
     for batch in batches {
         assert!(writer.is_ready());
