@@ -180,9 +180,9 @@ class Cluster:
         with urllib.request.urlopen(request, timeout=60) as found:
             return bytes(found.read())
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write a file, over one of its name."""
-        self._ask("PUT", path, "CREATE", data, overwrite="true")
+    def put(self, path: str, data: bytes, user: str = SUPERUSER) -> None:
+        """Write a file, over one of its name; directories that are made for it are the user's, too."""
+        self._ask("PUT", path, "CREATE", data, overwrite="true", **{"user.name": user})
 
     def get(self, path: str) -> bytes:
         """Read a file."""
@@ -233,8 +233,9 @@ class Folder:
         return f"{self.root}{self.path}/{name}"
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a file as most programs do: under another name, and renamed."""
-        self.cluster.put(f"{self.path}/{name}._COPYING_", data)
+        """Write a file as most programs do: under another name, and renamed; one that is there is deleted before."""
+        self.cluster.put(f"{self.path}/{name}._COPYING_", data, str(OPTIONS["hdfs_user"]))
+        self.cluster.delete(f"{self.path}/{name}")
         self.cluster.rename(f"{self.path}/{name}._COPYING_", f"{self.path}/{name}")
 
     def get(self, name: str) -> bytes:

@@ -229,7 +229,7 @@ def test_one_job_at_a_time(place: Place, tmp_path: Path, monkeypatch: pytest.Mon
 
 # -- kills -----------------------------------------------------------------------------------------------------------------
 
-STEPS = ["object.note:2", "object.part:3", "object.complete:2", "remote.manifest_written:2", "remote.head:4", "remote.published:2"]
+STEPS = ["object.note:2", "object.part:2", "object.complete:2", "remote.manifest_written:2", "remote.head:4", "remote.published:2"]
 
 
 @pytest.mark.parametrize("step", STEPS)
