@@ -1,6 +1,6 @@
 """Messages from Kafka and to Kafka, beside the clients that do nothing else, in turns.
 
-    python benches/jobs/kafka.py [--messages 10_000_000] [--runs 3] [--partitions 8] [--only from] [--performance PATH]
+    python benches/jobs/kafka.py [--messages 10_000_000] [--runs 3] [--partitions 8] [--only from] [--performance PATH] [--peers a,b]
 
 A broker of its own (``tests/servers/kafka.py``: Java 17, Maven) runs on the same machine, and takes its share of it. Messages have 100
 bytes: a number of ten digits and letters.
@@ -20,6 +20,10 @@ a table in memory, at least once (and idempotent), and exactly once with a check
     gcc -O2 -w -I$built -I$built/src $built/examples/rdkafka_performance.c $built/src/librdkafka.a $zstd \\
         -lm -lssl -lcrypto -lz -ldl -lpthread -o /tmp/rdkafka_performance
 
+Other engines run in environments of their own (``benches/peers``), by the programs in ``kafka_peers``: ``bytewax`` and ``quix`` with their own
+sources and sinks, on fewer messages, because they take a call of Python for each; ``flink`` by SQL, with the connector that Maven fetches. They
+report their own time, without the start of the process; one that cannot run is printed with the reason.
+
 After each run that sends, all messages are read again by ``confluent_kafka``: their number, and the sum of their numbers. Printed are
 medians: messages a second by the clock, our rate divided by that of the client, and nanoseconds of processor time a message, of the client
 alone. Time begins with the client's or the job's start; ``rdkafka_performance`` tells its own.
@@ -29,6 +33,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import os
 import re
 import resource
 import shutil
@@ -38,6 +44,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,9 +56,12 @@ from confluent_kafka import Consumer, TopicPartition
 import millstream as mill
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "servers"))
+# At the end: some of its modules have the names of packages.
+sys.path.append(str(Path(__file__).parents[1] / "peers" / "harness"))
 
 import kafka
 from cluster import Cluster
+from environment import CannotInstall, Environment, cache, environment
 
 THREADS = 2
 SIZE = 100
@@ -79,6 +89,26 @@ UNDER_WAY_MAX = 1_000_000
 
 Job = Callable[[], float | None]
 """Returns the seconds that it took by its own count, or None."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another engine: its program, what is installed for it, and the most messages that it gets."""
+
+    program: str
+    environment: str
+    messages_max: int
+    # Whether what it sends are the first messages over and over, as Confluent's client does.
+    is_in_chunks: bool
+    has_jar: bool = False
+
+
+HERE = Path(__file__).parent
+PEERS = {
+    "bytewax": Peer("by_bytewax.py", "bytewax-kafka", 1_000_000, True),
+    "quix": Peer("by_quix.py", "quix-kafka", 200_000, True),
+    "flink": Peer("by_flink.py", "flink", 1 << 40, False, has_jar=True),
+}
 
 
 def tell(text: str) -> None:
@@ -125,6 +155,7 @@ class Bench:
         self.values = table["value"].slice(0, CHUNK).to_pylist()
         self.source = self.cluster.topic("source", partitions)
         self.target = ""
+        self.parts: dict[int, str] = {}
 
     def consume(self, topic: str, count: int, look: Callable[[list[Any]], object]) -> None:
         """Read so many messages by Confluent's client; give each batch to a function."""
@@ -140,8 +171,9 @@ class Bench:
         assert count == 0, f"{topic} has {-count} messages more"
         consumer.close()
 
-    def check(self, topic: str, wanted: int | None) -> None:
+    def check(self, topic: str, wanted: int | None, count: int | None = None) -> None:
         """Read a topic to its end; compare the count of its messages and, if they are ours, the sum of their numbers."""
+        count = self.count if count is None else count
         found = [0, 0]
 
         def look(batch: list[Any]) -> None:
@@ -151,8 +183,8 @@ class Bench:
             found[0] += len(values)
             found[1] += total(values) if wanted is not None else 0
 
-        self.consume(topic, self.count, look)
-        assert found[0] == self.count * SIZE, f"{topic} has {found[0]:,} bytes"
+        self.consume(topic, count, look)
+        assert found[0] == count * SIZE, f"{topic} has {found[0]:,} bytes"
         assert wanted is None or found[1] == wanted, f"{topic}: the sum is {found[1]:,}, not {wanted:,}"
 
     def by_client(self) -> None:
@@ -236,6 +268,32 @@ class Bench:
         mill.run(sink, checkpoint=mill.Checkpoint(state, every="1s"), parallelism=THREADS, progress=False)
         shutil.rmtree(state)
 
+    def by_peer(self, what: str, peer: Peer, made: Environment, jar: Path | None) -> float:
+        """Let another engine read or send; its seconds, as it tells them."""
+        count = min(self.count, peer.messages_max)
+        topic = self.target
+        if what == "from":
+            topic = self.source if count == self.count else self.part(count)
+        command = [str(made.python), str(HERE / "kafka_peers" / peer.program), what, self.address, topic, str(count)]
+        variables = os.environ | made.variables | ({"KAFKA_JAR": str(jar)} if jar else {})
+        done = subprocess.run(command, timeout=SECONDS_MAX, capture_output=True, text=True, env=variables, check=False)
+        told = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        if done.returncode or not told:
+            last = (done.stderr.strip() or done.stdout.strip() or "nothing was printed").splitlines()[-1]
+            raise Failed(f"exit code {done.returncode}: {last}")
+        found = json.loads(told[-1].removeprefix("RESULT "))
+        if what == "from" and (found["rows"], found["total"]) != (count, count * (count - 1) // 2):
+            raise Failed(f"wrong: {found}, and there are {count:,} messages")
+        return float(found["seconds"])
+
+    def part(self, count: int) -> str:
+        """Return a topic of the first messages, which is made if there is none."""
+        if count not in self.parts:
+            self.parts[count] = self.cluster.topic(f"source-{count}", self.partitions)
+            sink = mill.from_arrow(self.table.slice(0, count)).write_kafka(self.address, self.parts[count], format="raw")
+            mill.run(sink, parallelism=THREADS, progress=False)
+        return self.parts[count]
+
     def write_lines(self) -> None:
         """Write the messages as lines, for kcat."""
         with (self.folder / "lines").open("wb") as file:
@@ -257,6 +315,10 @@ def processor_seconds() -> float:
         of.ru_utime + of.ru_stime
         for of in (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     )
+
+
+class Failed(Exception):
+    """A peer did not do what it was to do."""
 
 
 def contest(bench: Bench, title: str, jobs: dict[str, Job], runs: int, *, is_sending: bool) -> None:
@@ -300,6 +362,57 @@ def sent_in_chunks(count: int) -> int:
     return full * (CHUNK * (CHUNK - 1) // 2) + rest * (rest - 1) // 2
 
 
+def contest_of_peers(bench: Bench, names: list[str], whats: list[str], runs: int) -> None:
+    """Let other engines read and send, one after the other; print a table of medians."""
+    print("| other engines | messages | from Kafka, M/s | to Kafka, M/s |")
+    print("| --- | ---: | ---: | ---: |")
+    for name in names:
+        peer, cells = PEERS[name], []
+        count = min(bench.count, peer.messages_max)
+        for what in ("from", "to"):
+            if what not in whats:
+                cells.append("")
+                continue
+            try:
+                made = environment(peer.environment, False, tell)
+                jar = connector() if peer.has_jar else None
+                seconds = []
+                for run in range(runs):
+                    bench.target = bench.cluster.topic(f"target-{run}-{name}", bench.partitions) if what == "to" else ""
+                    seconds.append(bench.by_peer(what, peer, made, jar))
+                    tell(f"{what} Kafka, run {run + 1}: {name} {count / seconds[-1] / 1e6:.2f} M/s")
+                    if what == "to":
+                        total = sent_in_chunks(count) if peer.is_in_chunks else count * (count - 1) // 2
+                        bench.check(bench.target, total, count)
+                        bench.cluster.delete(bench.target)
+                cells.append(f"{count / statistics.median(seconds) / 1e6:.2f}")
+            except (CannotInstall, Failed, subprocess.TimeoutExpired, AssertionError) as reason:
+                cells.append(f"none: {reason}".replace("|", "/"))
+        print(f"| {name} | {count:,} | {' | '.join(cells)} |", flush=True)
+
+
+def connector() -> Path:
+    """Let Maven copy Flink's connector, unless it is there."""
+    folder = cache() / "flink-kafka"
+    if not (folder / "complete").exists():
+        command = ["mvn", "-q", "-B", "-f", str(HERE / "kafka_peers" / "pom.xml"), "dependency:copy-dependencies"]
+        command += [f"-DoutputDirectory={folder}", "-DincludeScope=runtime"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CannotInstall(f"mvn: {(done.stdout.strip() or done.stderr.strip()).splitlines()[0]}")
+        (folder / "complete").touch()
+    return next(folder.glob("flink-sql-connector-kafka-*.jar"))
+
+
+def names_of_peers(text: str) -> list[str]:
+    """Read names with commas."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    for name in found:
+        if name not in PEERS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PEERS)}")
+    return found
+
+
 def main() -> None:
     """Start a broker, fill a topic, run the jobs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -308,6 +421,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", choices=("from", "to"))
     parser.add_argument("--performance", help="the program rdkafka_performance")
+    parser.add_argument("--peers", type=names_of_peers, default=[], help=f"other engines, of {', '.join(PEERS)}")
     parser.add_argument(
         "--folder", type=Path, help="where the broker and our state are; by default among the temporary files"
     )
@@ -349,6 +463,9 @@ def measure(address: str, folder: Path, options: argparse.Namespace) -> None:
         contest(
             bench, "to Kafka", {name: job for name, (_, job) in others.items()} | ours, options.runs, is_sending=True
         )
+    if options.peers:
+        whats = [what for what in ("from", "to") if options.only in (None, what)]
+        contest_of_peers(bench, options.peers, whats, options.runs)
 
 
 if __name__ == "__main__":

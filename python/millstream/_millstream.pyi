@@ -464,7 +464,9 @@ def read_mysql(url: str, password: str | None, table_or_query: str, order_by: Se
 def write_mysql(
     stream: RawStream, url: str, password: str | None, table: str, key: Sequence[str] | None, must_exist: bool
 ) -> RawSink: ...
-def read_postgres(url: str, password: str | None, table_or_query: str, order_by: Sequence[str]) -> RawStream: ...
+def read_postgres(
+    url: str, password: str | None, table_or_query: str, order_by: Sequence[str], is_followed: bool
+) -> RawStream: ...
 def read_postgres_changes(
     url: str,
     password: str | None,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, cast
 from millstream.time import Duration
 
 if TYPE_CHECKING:
-    from millstream.io._delta_sink import DeltaMode
-    from millstream.io._iceberg_sink import IcebergMode
+    from millstream.io._table_sink import TableMode
     from millstream.io.http import HttpFormat, HttpMethod
     from millstream.io.sinks import Output
     from millstream.stream import Stream
@@ -27,7 +26,7 @@ class Stores:
         self,
         path: str | os.PathLike[str],
         *,
-        mode: DeltaMode = "append",
+        mode: TableMode = "append",
         key: str | Sequence[str] | None = None,
         partition_by: str | Sequence[str] = (),
     ) -> Output:
@@ -153,7 +152,7 @@ class Stores:
         table: str,
         *,
         catalog: str | Mapping[str, str],
-        mode: IcebergMode = "append",
+        mode: TableMode = "append",
         key: str | Sequence[str] | None = None,
         partition_by: str | Sequence[str] = (),
     ) -> Output:

@@ -232,7 +232,7 @@ def test_a_catalog_that_always_refuses(tmp_path: Path, lake: dict[str, str], mon
         began = time.monotonic()
         job.cancel()
         assert job.wait().status == "cancelled" and time.monotonic() - began < 30
-        patch.setattr(_iceberg_sink, "_ATTEMPT_SECONDS_MAX", 0.2)
+        patch.setattr(_iceberg_sink, "ATTEMPT_SECONDS_MAX", 0.2)
         with pytest.raises(mill.ConnectorError, match="the commit was tried for 0 seconds, and the table could not be written: somebody was first"):
             mill.run(sink, checkpoint=tmp_path / "state")
     mill.run(sink, checkpoint=tmp_path / "state")

@@ -307,3 +307,33 @@ def test_a_run_without_checkpoints_that_dies_is_in_nobodys_way(name: str, tmp_pa
             mill.run(sink(tmp_path / name, 50))
         assert content(tmp_path / name) == list(range(50)), (step, first)
         assert [path.name for path in tmp_path.iterdir()] == [name], (step, first)
+
+
+def test_one_file_that_all_threads_encode_has_each_row_once(tmp_path: Path) -> None:
+    rows = 150_000
+    numbers = range(rows)
+    table = pa.table({
+        "n": pa.array(numbers, pa.int64()),
+        "text": pa.array([None if n % 7 == 0 else f'a "quoted", {n % 900}' for n in numbers]),
+        "share": pa.array([n / 8 for n in numbers]),
+        "at": pa.array(numbers, pa.timestamp("s", "UTC")),
+        "few": pa.array([n % 5 for n in numbers], pa.int8()),
+    })
+    stream = mill.from_arrow(table)
+    wanted = table.to_pylist()
+    for parallelism in (1, 2, 5):
+        for write in (stream.write_csv, stream.write_json, stream.write_parquet):
+            kind = write.__name__.removeprefix("write_")
+            path = tmp_path / f"{parallelism}.{kind}"
+            mill.run(write(path), parallelism=parallelism, progress=False)
+            read = {"csv": mill.read_csv, "json": mill.read_json, "parquet": mill.read_parquet}[kind]
+            found = sorted(read(path, schema=None if kind == "parquet" else stream.schema).collect().to_pylist(), key=lambda row: row["n"])
+            assert found == wanted, (kind, parallelism)
+
+
+def test_a_value_that_cannot_be_written_fails_the_job_whichever_thread_meets_it(tmp_path: Path) -> None:
+    for place in (0, 60_000, 99_999):
+        table = pa.table({"n": range(100_000), "word": ["NA" if n == place else "word" for n in range(100_000)]})
+        with pytest.raises(mill.MillstreamError, match="which null_value writes for null"):
+            mill.run(mill.from_arrow(table).write_csv(tmp_path / f"{place}.csv", null_value="NA"), parallelism=2, progress=False)
+        assert not (tmp_path / f"{place}.csv").exists()

@@ -389,3 +389,30 @@ def test_seconds_are_times_to_every_reader(tmp_path: Path) -> None:
     far = pa.table({"t": pa.array([2**62], pa.timestamp("s"))})
     with pytest.raises(mill.MillstreamError, match='"t" is timestamp\\[s\\], and a value is out of range in the milliseconds'):
         mill.run(mill.from_arrow(far).write_parquet(tmp_path / "far"))
+
+
+def test_only_columns_whose_values_repeat_have_dictionaries(tmp_path: Path) -> None:
+    rows = 300_000
+    dice = random.Random(3)
+    table = pa.table({
+        "id": pa.array(range(rows), pa.int64()),
+        "measured": pa.array([dice.random() for _ in range(rows)]),
+        "name": pa.array([f"a name that nobody else has, {n}" for n in range(rows)]),
+        "at": pa.array(range(rows), pa.timestamp("us")),
+        "town": pa.array([f"town {dice.randrange(500)}" for _ in range(rows)]),
+        # Each value comes round again long after a batch has ended.
+        "in_turn": pa.array([f"sensor {n % 20_000}" for n in range(rows)]),
+        "mostly_null": pa.array([n if n % 10 == 0 else None for n in range(rows)]),
+        "small": pa.array([n % 200 for n in range(rows)], pa.uint8()),
+        "nested": pa.array([[n % 3] for n in range(rows)]),
+    })
+    for parallelism in (1, 2):
+        path = tmp_path / f"{parallelism}.parquet"
+        mill.run(mill.from_arrow(table).write_parquet(path), parallelism=parallelism, progress=False)
+        found = pq.read_table(path)
+        assert found.schema.equals(table.schema)
+        assert found.sort_by("id").equals(table)
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        columns = [group.column(index) for index in range(group.num_columns)]
+        plain = {column.path_in_schema for column in columns if not column.has_dictionary_page}
+        assert plain == {"id", "measured", "name", "at"}

@@ -84,9 +84,9 @@ def test_nobody_sees_the_password() -> None:
     assert not [text for text in said if SECRET in text]
 
 
-def test_what_is_not_there_yet() -> None:
-    with pytest.raises(mill.PlanError, match="follow=True\\) is not supported yet"):
-        mill.read_postgres(URL, "t", follow=True)
+def test_what_is_wrong_is_told_before_a_server_is_asked() -> None:
+    with pytest.raises(mill.PlanError, match="follow"):
+        mill.read_postgres(URL, "t", follow="yes")  # type: ignore[arg-type]
     for wrong in (1, None):
         with pytest.raises(mill.PlanError):
             mill.read_postgres(wrong, "t")  # type: ignore[arg-type]

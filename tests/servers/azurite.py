@@ -24,6 +24,7 @@ from postgres import free_port
 
 VERSION = "3.35.0"
 START_SECONDS_MAX = 60
+FETCH_SECONDS_MAX = 180
 ACCOUNT = "devstoreaccount1"
 # The same for everybody: it is printed in the manual.
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -51,16 +52,22 @@ def _is_fetched() -> bool:
     return (folder() / "complete").exists()
 
 
-def fetch() -> None:
-    """Install it, unless it is there."""
+def fetch() -> str | None:
+    """Install it, unless it is there; give why it cannot be."""
     if _is_fetched():
-        return
+        return None
     folder().mkdir(parents=True, exist_ok=True)
     npm = _npm()
     assert npm is not None
     command = [npm, "install", "--prefix", str(folder()), "--no-audit", "--no-fund", "--no-progress", "--silent", f"azurite@{VERSION}"]
-    subprocess.run(command, check=True)
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=FETCH_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        return f"npm has not installed Azurite within {FETCH_SECONDS_MAX} s"
+    if done.returncode != 0:
+        return f"npm cannot install Azurite: {(done.stderr or done.stdout).strip()[-500:]}"
     (folder() / "complete").touch()
+    return None
 
 
 class Server:
@@ -167,7 +174,6 @@ class Bucket:
 
 
 if __name__ == "__main__":
-    reason = missing()
+    reason = missing() or fetch()
     if reason is not None:
         raise SystemExit(reason)
-    fetch()

@@ -157,8 +157,10 @@ def google(store: s3.Server) -> Iterator[gcs.Server]:
 @pytest.fixture(scope="session")
 def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[azurite.Server]:
     """Give an Azurite."""
-    skip_if_missing(azurite.missing())
-    azurite.fetch()
+    reason = azurite.missing() or azurite.fetch()
+    if reason is not None:
+        # Not every machine that runs these tests reaches npm's registry.
+        pytest.skip(reason)
     started = azurite.Server(tmp_path_factory.mktemp("azurite")).start()
     yield started
     started.stop()

@@ -33,6 +33,11 @@ def table(given: argparse.Namespace) -> mill.Output:
     return mill.read_postgres(given.url, given.source).write_postgres(given.url, given.target)
 
 
+def growing(given: argparse.Namespace) -> mill.Output:
+    """The rows that are added to a table, into another."""
+    return mill.read_postgres(given.url, given.source, follow=True).write_postgres(given.url, given.target)
+
+
 def changes(given: argparse.Namespace) -> mill.Output:
     """A table that is followed into another; the source is the name of its schema, publication and slot."""
     stream = mill.read_postgres_changes(given.url, given.source, given.source)
@@ -45,7 +50,7 @@ def changelog(given: argparse.Namespace) -> mill.Output:
     return stream.to_changelog().write_postgres(given.url, f"{given.target}.log")
 
 
-JOBS = {"windows": windows, "latest": latest, "table": table, "changes": changes, "changelog": changelog}
+JOBS = {"windows": windows, "latest": latest, "table": table, "growing": growing, "changes": changes, "changelog": changelog}
 
 
 def main() -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import logging
 import random
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from millstream._custody import Custody, Mark
+from millstream._custody import Mark
 from millstream._nearest import did_you_mean
-from millstream._texts import choice, texts
-from millstream._waits import Waits
-from millstream.errors import CheckpointError, ConnectorError, PlanError, SchemaError
+from millstream.errors import CheckpointError, ConnectorError, SchemaError
 from millstream.io._iceberg_catalog import (
     CLOSED_MARK,
     CatalogGiven,
@@ -38,9 +35,18 @@ from millstream.io._iceberg_types import (
     shown_spec,
     stored_schema,
 )
-from millstream.io._per_run import PerRun
-from millstream.io._table_rows import exact_rows, last_changes, packed, unpacked
-from millstream.io.sinks import Output, output
+from millstream.io._table_sink import (
+    ATTEMPT_SECONDS_MAX,
+    PAUSE_SECONDS_MAX,
+    PAUSE_SECONDS_MIN,
+    TableMode,
+    TableSink,
+    changes_of,
+    checked_asked,
+    checked_key,
+    table_output,
+)
+from millstream.io.sinks import Output
 from millstream.stream import Stream
 
 if TYPE_CHECKING:
@@ -48,23 +54,13 @@ if TYPE_CHECKING:
 
     from millstream._engine import RawEnding
 
-__all__ = ["IcebergMode", "iceberg_sink"]
-
-IcebergMode = Literal["append", "overwrite"]
-"""What happens to rows that a table has already."""
+__all__ = ["iceberg_sink"]
 
 _CALL = "write_iceberg"
 _BRANCH = "main"
-_ATTEMPT_SECONDS_MAX = 60.0
-"""For how long a commit is tried while others commit before it."""
-_PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.005, 0.5
 _FORMAT_VERSION = 2
 _PROPERTIES = {"format-version": str(_FORMAT_VERSION), "commit.manifest-merge.enabled": "true"}
 """Of a table that is created. Each commit adds a manifest, and readers read them all: from 100 on they are merged."""
-_ONCE = (
-    'mode="overwrite" replaces the table in one transaction when the job ends, and a job with checkpoints commits before that; leave '
-    "checkpoint= out (a job that failed is run again), or use key="
-)
 _LOG = logging.getLogger("millstream.iceberg")
 
 
@@ -72,7 +68,7 @@ def iceberg_sink(
     stream: Stream,
     table: str,
     catalog: CatalogGiven,
-    mode: IcebergMode,
+    mode: TableMode,
     key: str | Sequence[str] | None,
     partition_by: str | Sequence[str],
 ) -> Output:
@@ -80,56 +76,17 @@ def iceberg_sink(
     pyiceberg(_CALL)
     name = checked_table(table, _CALL)
     given = checked_catalog(catalog, _CALL)
-    choice(mode, f"{_CALL}(mode=…)", "append", "overwrite")
-    keys = None if key is None else texts(key, f"{_CALL}(key=…)", "id")
-    partitions = texts(partition_by, f"{_CALL}(partition_by=…)", "day(at)")
-    if keys is not None and not keys:
-        raise PlanError(f"{_CALL}(key=…) needs at least one column; leave it out to append rows")
-    if mode == "overwrite" and keys is not None:
-        raise PlanError(f'{_CALL}(mode="overwrite") replaces the whole table, and key= single rows; leave one of them out')
-    if mode == "overwrite" and not stream.is_bounded:
-        raise PlanError(f'{_CALL}(mode="overwrite") replaces the table when the input has ended, and this stream has no end')
-    _check_updating(stream, keys)
+    keys, partitions = checked_asked(_CALL, stream, mode, key, partition_by, "day(at)")
     schema = stream.schema
     stored = stored_schema(schema, f"{_CALL}()")
-    _check_keys(stored, schema, keys or [])
+    checked_key(_CALL, stored, schema, keys or [])
     # Checked without the table, too: it may be gone when the job starts.
     partition_spec(partitions, iceberg_schema(stored), _CALL)
     with contextlib.closing(connected(given, _CALL, writes=True)) as own:
         found = opened(own, name, _CALL)
         if found is not None:
             _check_table(found, schema, stored, keys, partitions)
-    sink = PerRun(lambda: _IcebergSink(name, given, schema, stored, mode, keys, partitions))
-    raw = stream._raw.write_python(sink, f'{_CALL}("{table}")', "transactional", False, keys is not None, None, 1, _ONCE if mode == "overwrite" else None)
-    return output(raw, takes_frames=True)
-
-
-def _check_updating(stream: Stream, keys: list[str] | None) -> None:
-    own = stream._raw.updating_key()
-    if own is None:
-        return
-    named = ", ".join(own) or "no columns"
-    if keys is None:
-        example = f'key="{own[0]}"' if len(own) == 1 else f"key={own!r}"
-        raise PlanError(
-            f"{_CALL}() without a key appends, and this stream updates: a row replaces the row of its key ({named}); pass {example}, or put "
-            "to_changelog() before it"
-        )
-    if sorted(own) != sorted(keys):
-        raise PlanError(f"{_CALL}(key=…) names {', '.join(keys)}, and this stream updates rows by {named}")
-
-
-def _check_keys(stored: pa.Schema, schema: Any, keys: list[str]) -> None:
-    import pyarrow as pa
-
-    for name in keys:
-        if name not in schema:
-            raise SchemaError(f"{_CALL}(key=…): there is no column {name!r}{did_you_mean(name, schema)}")
-        kind = stored.field(name).type
-        if pa.types.is_floating(kind) or pa.types.is_nested(kind):
-            raise SchemaError(f"{_CALL}(key=…): column {name!r} is {schema[name]!r}; a key is of text, bytes, whole numbers, decimals, dates or times")
-    if len(set(keys)) < len(keys):
-        raise PlanError(f"{_CALL}(key=…) names a column twice")
+    return table_output(_CALL, stream, table, lambda: _IcebergSink(name, given, schema, stored, mode, keys, partitions), mode, keys)
 
 
 def _check_table(table: Any, schema: Any, stored: pa.Schema, keys: list[str] | None, partitions: list[str]) -> None:
@@ -213,12 +170,10 @@ class _Conditional:
             raise _Refused(error, is_known=False) from error
 
 
-class _IcebergSink:
-    """The writer and the committer of a table, for one run.
+class _IcebergSink(TableSink):
+    """The writer and the committer of an Iceberg table, for one run.
 
-    Appended rows are written into data files before the checkpoint, which no reader sees until a snapshot names them. Rows with a key wait in
-    the checkpoint, and the files that have their keys are rewritten after it. Either way one commit of the table has the rows of an epoch
-    and its mark.
+    Rows with a key are merged by rewriting the files that have their keys.
     """
 
     def __init__(
@@ -227,80 +182,28 @@ class _IcebergSink:
         catalog: CatalogGiven,
         schema: Any,
         stored: pa.Schema,
-        mode: IcebergMode,
+        mode: TableMode,
         keys: list[str] | None,
         partitions: list[str],
     ) -> None:
+        super().__init__(schema, stored, mode, keys, partitions)
         self._name = name
         self._given = catalog
-        self._schema = schema
-        self._stored = stored
-        self._mode: IcebergMode = mode
-        self._keys = keys
-        self._partitions = partitions
-        self._custody = Custody("the table")
         self._catalog: Any = None
         self._table: Any = None
-        self._columns = stored
-        self._table_id: str | None = None
-        self._files: Any = None
-        self._changes: list[tuple[Any, bool]] = []
-        self._prepared: dict[int, list[str]] = {}
-        self._waits = Waits()
 
     # -- a run -------------------------------------------------------------------------------------------------------
 
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Begin the run."""
-        self._custody.begin(delivery)
-        self._waits.begin(ending)
         self._close_catalog()
         self._catalog = connected(self._given, _CALL, writes=True)
-        if restored is None:
-            self._take(opened(self._catalog, self._name, _CALL) or self._created())
-
-    def recover(self, handles: Sequence[tuple[int, bytes]]) -> None:
-        """Commit what a checkpoint names and the table does not show yet."""
-        table = opened(self._catalog, self._name, _CALL)
-        found = [json.loads(handle) for _, handle in sorted(handles, key=lambda pair: pair[0])]
-        if table is None:
-            if found:
-                raise CheckpointError("there is no table, and the checkpoint knows one; restore it, or start with a new checkpoint path")
-            table = self._created()
-        self._take(table)
-        for handle in found:
-            if handle["table"] != self._table_id:
-                raise CheckpointError(
-                    f"the checkpoint was made with another table (its id was {handle['table']}, and this one is {self._table_id}); "
-                    "put that one back, or start with a new checkpoint path"
-                )
-        self.commit(handles)
-        if found:
-            mark = Mark.from_json(found[-1]["mark"])
-            metadata = self._required().metadata
-            self._custody.is_shown(mark, lambda run: shown_in(metadata, run), newest=mark.epoch)
-            self._custody.restored(mark, lambda run: shown_in(metadata, run))
-
-    def abort(self, handles: object) -> None:
-        """Remove what was not committed."""
-        for path in (path for paths in self._prepared.values() for path in paths):
-            try:
-                self._table.io.delete(path)
-            except Exception as error:
-                _LOG.debug("%s of %s stays: %s", path, ".".join(self._name), error)
-        self._forget()
+        super().promise(delivery, restored, newest, is_persistent, ending)
 
     def close(self) -> None:
         """Remove what was written since the last checkpoint."""
-        self._forget()
+        super().close()
         self._close_catalog()
-
-    def _forget(self) -> None:
-        if self._files is not None:
-            self._files.discard()
-        self._files = None
-        self._changes = []
-        self._prepared = {}
 
     def _close_catalog(self) -> None:
         if self._catalog is not None:
@@ -309,21 +212,9 @@ class _IcebergSink:
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
-    def write(self, batch: Any) -> None:
-        """Take a frame."""
-        self._add(batch, is_deleted=False)
-
-    def delete(self, batch: Any) -> None:
-        """Delete the rows of the keys of a frame."""
-        self._add(batch, is_deleted=True)
-
-    def _add(self, batch: Any, *, is_deleted: bool) -> None:
+    def _append(self, rows: Any) -> None:
         from millstream.io._iceberg_files import FileWriter
 
-        rows = exact_rows(batch, self._columns, self._keys or [])
-        if self._keys is not None:
-            self._changes.append((rows, is_deleted))
-            return
         if self._files is None:
             self._files = FileWriter(self._table.metadata, self._table.io)
         try:
@@ -331,50 +222,32 @@ class _IcebergSink:
         except OSError as error:
             raise ConnectorError(f"a file of the table cannot be written: {reason(error)}") from error
 
+    def _remove(self, path: str) -> None:
+        try:
+            self._table.io.delete(path)
+        except Exception as error:
+            _LOG.debug("%s of %s stays: %s", path, ".".join(self._name), error)
+
     # -- an epoch ----------------------------------------------------------------------------------------------------
 
-    def pre_commit(self, epoch: int) -> bytes | None:
-        """Make the rows of an epoch durable: in files, or in the handle. There is always a handle, which has the mark."""
+    def _finished(self, epoch: int) -> dict[str, Any]:
         from millstream.io._iceberg_files import manifest_of
 
         metadata = self._table.metadata
-        handle: dict[str, Any] = {"table": self._table_id, "mark": self._custody.mark(epoch).to_json()}
-        if self._keys is not None:
-            if self._changes:
-                handle["changes"] = base64.b64encode(packed(last_changes(self._changes, self._keys))).decode()
-            self._changes = []
-            return json.dumps(handle).encode()
         try:
             files = [] if self._files is None else self._files.finish()
         except OSError as error:
             raise ConnectorError(f"a file of the table cannot be written: {reason(error)}") from error
-        self._files = None
-        if files:
-            self._prepared[epoch] = [file.file_path for file in files]
-            # What they were written for; a table that has changed since is compared with it.
-            handle["schema"] = metadata.schema().model_dump(mode="json", by_alias=True)
-            handle["spec"] = metadata.default_spec_id
-            handle["files"] = base64.b64encode(manifest_of(metadata, files)).decode()
-        elif self._mode == "overwrite":
-            handle["files"] = None
-        return json.dumps(handle).encode()
-
-    def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
-        """Write one snapshot for each epoch that has rows and is not there yet."""
-        found = [json.loads(handle) for _, handle in sorted(handles, key=lambda pair: pair[0])]
-        newest = max((handle["mark"][1] for handle in found), default=0)
-        for handle in found:
-            if "files" not in handle and "changes" not in handle:
-                continue
-            mark = Mark.from_json(handle["mark"])
-            # From here on a snapshot may name them.
-            self._prepared.pop(mark.epoch, None)
-            self._commit(handle, mark, newest)
-            self._custody.committed(mark)
+        if not files:
+            return {"files": None} if self._mode == "overwrite" else {}
+        self._prepared[epoch] = [file.file_path for file in files]
+        # What they were written for; a table that has changed since is compared with it.
+        schema = metadata.schema().model_dump(mode="json", by_alias=True)
+        return {"schema": schema, "spec": metadata.default_spec_id, "files": base64.b64encode(manifest_of(metadata, files)).decode()}
 
     def _commit(self, handle: dict[str, Any], mark: Mark, newest: int) -> None:
-        end = time.monotonic() + _ATTEMPT_SECONDS_MAX
-        pause = _PAUSE_SECONDS_MIN
+        end = time.monotonic() + ATTEMPT_SECONDS_MAX
+        pause = PAUSE_SECONDS_MIN
         attempt: _Attempt | None = None
         lost: Exception | None = None
         while True:
@@ -394,7 +267,7 @@ class _IcebergSink:
             except Exception as error:
                 lost = error
             self._waits.pause(random.uniform(0, pause))
-            pause = min(pause * 2, _PAUSE_SECONDS_MAX)
+            pause = min(pause * 2, PAUSE_SECONDS_MAX)
 
     def _check_passes(self, lost: Exception, end: float) -> None:
         if isinstance(lost, (CheckpointError, ConnectorError)):
@@ -402,7 +275,7 @@ class _IcebergSink:
         if not _passes(lost):
             raise ConnectorError(f"the table cannot be written: {reason(lost)}") from lost
         if time.monotonic() > end:
-            raise ConnectorError(f"the commit was tried for {_ATTEMPT_SECONDS_MAX:.0f} seconds, and the table could not be written: {reason(lost)}") from lost
+            raise ConnectorError(f"the commit was tried for {ATTEMPT_SECONDS_MAX:.0f} seconds, and the table could not be written: {reason(lost)}") from lost
 
     def _reached(self, end: float) -> Any:
         """Return the table as it is now; a catalog that cannot be reached is tried again."""
@@ -412,18 +285,22 @@ class _IcebergSink:
             except ConnectorError as error:
                 if isinstance(error, CheckpointError) or time.monotonic() > end or not _passes(error.__cause__):
                     raise
-            self._waits.pause(_PAUSE_SECONDS_MAX)
+            self._waits.pause(PAUSE_SECONDS_MAX)
 
     def _is_shown(self, table: Any, mark: Mark, newest: int) -> bool:
-        return self._custody.is_shown(mark, lambda run: shown_in(table.metadata, run), newest=newest)
+        return self._custody.is_shown(mark, self._marks(table), newest=newest)
 
     # -- the table ---------------------------------------------------------------------------------------------------
 
-    def _required(self) -> Any:
-        table = opened(self._catalog, self._name, _CALL)
-        if table is None or str(table.metadata.table_uuid) != self._table_id:
-            raise CheckpointError("the table was removed or replaced by another one while the job was writing it")
-        return table
+    def _found(self) -> Any:
+        return opened(self._catalog, self._name, _CALL)
+
+    def _identity(self, table: Any) -> str:
+        return str(table.metadata.table_uuid)
+
+    def _marks(self, table: Any) -> Callable[[str], int | None]:
+        metadata = table.metadata
+        return lambda run: shown_in(metadata, run)
 
     def _created(self) -> Any:
         from pyiceberg.exceptions import NoSuchNamespaceError, TableAlreadyExistsError
@@ -440,7 +317,7 @@ class _IcebergSink:
                 break
             except Exception as error:
                 raise ConnectorError(f"the table cannot be created: {reason(error)}") from error
-        table = opened(self._catalog, self._name, _CALL)
+        table = self._found()
         if table is None:
             raise ConnectorError(f"the table cannot be created: the namespace {'.'.join(self._name[:-1])!r} does not exist")
         return table
@@ -456,7 +333,7 @@ class _IcebergSink:
             columns = pa.schema([columns.field(name) for name in self._stored.names])
         self._columns = columns
         self._table = table
-        self._table_id = str(table.metadata.table_uuid)
+        self._table_id = self._identity(table)
 
 
 class _Attempt:
@@ -505,7 +382,7 @@ class _Attempt:
         metadata = table.metadata
         if "changes" in handle:
             columns = arrow_schema(metadata.schema(), f"{_CALL}()")
-            changes = unpacked(base64.b64decode(handle["changes"]))
+            changes = changes_of(handle)
             _check_unchanged(changes.schema.names[:-1], changes.schema, columns)
             return rewritten(table, self._files, columns, changes, sink._keys or [])
         added = []

@@ -41,17 +41,20 @@ def read_postgres(
         The columns in whose order rows are read: whole numbers, decimals, text, bytes, dates or times without nulls. They need
         not be unique. By default the primary key of the table.
     follow
-        Not there yet.
+        Whether rows that are added later are read, too; the stream does not end then. It needs a table, and in ``order_by`` one
+        column that a sequence fills (``GENERATED … AS IDENTITY``, ``serial``) and an index begins with. Changed and deleted rows
+        are not noticed: that is what :func:`read_postgres_changes` is for.
 
     Returns
     -------
     Stream
-        A stream that ends after the last row. Its columns are those of the table or query.
+        A stream that ends after the last row, or with ``follow=True`` never. Its columns are those of the table or query.
 
     Raises
     ------
     PlanError
-        When the URL or an option cannot be used, or ``order_by`` is missing and there is no primary key.
+        When the URL or an option cannot be used, ``order_by`` is missing and there is no primary key, or ``follow=True`` could
+        miss rows of this table.
     SchemaError
         When a column does not exist, or is of a type that has no exact form.
     ConnectorError
@@ -59,7 +62,7 @@ def read_postgres(
         for a minute.
     DataError
         When the job runs and a column of ``order_by`` has a null, or a value has no form in its column (``infinity``, an
-        interval with months); ``on_error`` can skip or route such rows.
+        interval with months); ``on_error`` can skip or route such rows. With ``follow=True`` also when the sequence was set back.
 
     Notes
     -----
@@ -67,6 +70,12 @@ def read_postgres(
     failure, or after the connection was lost, reads the rows with a larger key, from a new snapshot. So rows that were read are
     not read again, and the result is exact as long as nobody changes rows with keys that are still to come, or adds rows with
     keys that were passed.
+
+    With ``follow=True`` the table is asked for new rows ten times a second. A transaction may take a number from the sequence and
+    commit long after transactions with larger numbers. So rows up to a number are read only after all transactions have ended that
+    wrote into the table when it was seen. A transaction that writes and stays open delays the stream, but no row is missed. This
+    holds for rows that get their number when they are inserted; a program that asks the sequence first and inserts later can be
+    overtaken.
 
     Rows with the same key are returned together; more than a million of them are an error.
 
@@ -77,13 +86,12 @@ def read_postgres(
     ...     url, "select id, amount::numeric(18, 2) from shop.orders where day > '2026-01-01'", order_by="id"
     ... )
     """
-    if flag(follow, "read_postgres(follow=…)"):
-        raise PlanError("read_postgres(follow=True) is not supported yet: a table is read to its last row; run the job again for later ones")
     by = [] if order_by is None else texts(order_by, "read_postgres(order_by=…)", "id")
     if order_by is not None and not by:
         raise PlanError("read_postgres(order_by=…) needs at least one column; leave it out for the primary key of a table")
+    is_followed = flag(follow, "read_postgres(follow=…)")
     where = text(table_or_query, "read_postgres(table_or_query)", "shop.orders")
-    return Stream(_engine.read_postgres(checked_url(url, "read_postgres"), password(), where, by))
+    return Stream(_engine.read_postgres(checked_url(url, "read_postgres"), password(), where, by, is_followed))
 
 
 def read_postgres_changes(

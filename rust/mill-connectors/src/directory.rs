@@ -24,8 +24,10 @@ mod arrow;
 mod committer;
 mod csv;
 mod ending;
+mod group;
 mod joined;
 pub(crate) mod json;
+mod lines;
 mod name;
 mod options;
 mod output;
@@ -301,14 +303,16 @@ impl Shared {
         self.is_complete.store(is_complete, Ordering::Relaxed);
     }
 
-    fn encoder(&self, schema: &SchemaRef, file: File) -> Result<Box<dyn Encoder>> {
+    /// What writes a file of a task; one file is written by one task, for which all threads of the job may work.
+    fn encoder(&self, schema: &SchemaRef, file: File, threads: usize) -> Result<Box<dyn Encoder>> {
+        let threads = if self.joined.is_some() { threads } else { 1 };
         Ok(match (self.format, self.compressed) {
             (FileFormat::Csv, Compressed::Text(packing)) => {
-                Box::new(csv::CsvEncoder::new(schema, file, packing, &self.options.csv)?)
+                Box::new(csv::CsvEncoder::new(schema, file, packing, &self.options.csv, threads)?)
             }
-            (FileFormat::Json, Compressed::Text(packing)) => Box::new(json::JsonEncoder::new(schema, file, packing)?),
+            (FileFormat::Json, Compressed::Text(packing)) => Box::new(json::JsonEncoder::new(schema, file, packing, threads)?),
             (FileFormat::Parquet, Compressed::Pages(codec)) => {
-                Box::new(parquet::ParquetEncoder::new(schema, file, codec, self.options.row_group_size)?)
+                Box::new(parquet::ParquetEncoder::new(schema, file, codec, &self.options, threads)?)
             }
             (FileFormat::Arrow, Compressed::Buffers(buffers)) => Box::new(arrow::ArrowEncoder::new(schema, file, buffers)?),
             _ => return Err(Error::internal("a format is compressed in its own way")),
@@ -394,7 +398,7 @@ impl Sink for DirectorySink {
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
-        Ok(Box::new(DirectoryWriter::new(Arc::clone(&self.shared), schema, context.index)?))
+        Ok(Box::new(DirectoryWriter::new(Arc::clone(&self.shared), schema, context)?))
     }
 
     fn of_run(&self) -> Result<Option<Arc<dyn Sink>>> {

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   batches   [0 ── 1000)[1000 ── 1700)[1700 ── 5000)
-//!   splits    |  rows 0..n   |  rows n..2n  |  …        cut by row number only, so equal in every run
+//!   splits    |  rows 0..n   |  rows n..2n  |  …        cut by the numbers of rows and columns only, so equal in every run
 //! ```
 //!
 //! Batches are handed on as slices, without a copy. A position is the number of rows returned within the split, with the
-//! total of the table: other data under the same position is refused.
+//! total of the table: other data under the same position is refused. A job that goes on has the splits that it began with, also
+//! if they were cut by other numbers.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -15,11 +16,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use mill_frame::{Batch, Frame};
 use mill_frame::types::{check_fields, plain_batch, plain_schema, type_name};
-use mill_protocol::{Error, Position, Read, Result, Source, SourceProperties, Split, SplitId, SplitReader};
+use mill_protocol::{Error, Position, Read, Result, Source, SourceProperties, Split, SplitId, SplitReader, SplitState, go_on};
 use xxhash_rust::xxh3::Xxh3;
 
-/// A split is not cut smaller than this many rows.
+/// A split is not cut smaller than this many rows, or this many values if rows have many columns.
 const SPLIT_ROWS_MIN: u64 = 32 * 1024;
+const SPLIT_VALUES_MIN: u64 = 2 << 20;
 /// A table is cut into at most about this many splits.
 const SPLITS_MAX: u64 = 64;
 /// How many rows at either end tell a table from most others.
@@ -31,6 +33,8 @@ pub struct MemorySource {
     name: String,
     schema: SchemaRef,
     table: Arc<Table>,
+    /// How many columns the table has, whichever of them are read: where it is cut depends on that.
+    columns: usize,
 }
 
 /// The batches, and at which row each begins.
@@ -67,7 +71,8 @@ impl MemorySource {
                 kept.push(plain_batch(&batch, &plain).map_err(|e| Error::schema(e.to_string()))?);
             }
         }
-        Ok(MemorySource { name: "from_arrow".to_owned(), schema: plain, table: Arc::new(Table::new(kept)) })
+        let columns = plain.fields().len();
+        Ok(MemorySource { name: "from_arrow".to_owned(), schema: plain, table: Arc::new(Table::new(kept)), columns })
     }
 
     /// The same source under another name for messages and `explain()`, without the number of rows.
@@ -82,8 +87,28 @@ impl MemorySource {
         Split::with_detail(SplitId::of(&name), name, [start.to_le_bytes(), end.to_le_bytes()].concat())
     }
 
+    fn split_rows_min(&self) -> u64 {
+        (SPLIT_VALUES_MIN / (self.columns as u64).max(1)).clamp(1, SPLIT_ROWS_MIN)
+    }
+
     fn split_rows(&self) -> u64 {
-        self.table.rows.div_ceil(SPLITS_MAX).max(SPLIT_ROWS_MIN)
+        self.table.rows.div_ceil(SPLITS_MAX).max(self.split_rows_min())
+    }
+
+    /// Whether these splits are the whole table, cut where another version may have cut it; sorts them by their rows.
+    fn is_made_of(&self, left: &mut [SplitState]) -> bool {
+        let bounds = |state: &SplitState| decode(&state.split.detail);
+        left.sort_by_key(bounds);
+        let mut next = 0;
+        let is_gapless = left.iter().map(bounds).all(|bounds| match bounds {
+            Some((start, end)) => {
+                let is_next = start == next && end > start && (start == 0 || start < self.table.rows);
+                next = end;
+                is_next
+            }
+            None => false,
+        });
+        is_gapless && next >= self.table.rows
     }
 }
 
@@ -156,12 +181,19 @@ impl Source for MemorySource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
-        if is_ordered || self.table.rows <= SPLIT_ROWS_MIN {
+        if is_ordered || self.table.rows <= self.split_rows_min() {
             return Ok(vec![self.split(0, u64::MAX)]);
         }
         let step = self.split_rows();
         let cuts = (0..self.table.rows).step_by(step as usize);
         Ok(cuts.map(|start| self.split(start, start + step)).collect())
+    }
+
+    fn resume(&self, is_ordered: bool, mut left: Vec<SplitState>) -> Result<Vec<SplitState>> {
+        if !is_ordered && self.is_made_of(&mut left) {
+            return Ok(left);
+        }
+        go_on(&self.name(), self.splits(is_ordered)?, left)
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
@@ -199,7 +231,7 @@ impl Source for MemorySource {
         // The table's own row counts are kept: a projection to no column has batches of rows without columns.
         let (starts, rows) = (self.table.starts.clone(), self.table.rows);
         let table = Table { batches, starts, rows, content: OnceLock::new() };
-        Some(Arc::new(MemorySource { name: self.name.clone(), schema, table: Arc::new(table) }))
+        Some(Arc::new(MemorySource { name: self.name.clone(), schema, table: Arc::new(table), columns: self.columns }))
     }
 
     fn is_single_when_ordered(&self) -> bool {

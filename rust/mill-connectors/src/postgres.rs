@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   read       COPY (SELECT … WHERE key > last ORDER BY key) TO STDOUT ─► columns; the position is the last key
+//!   and then, to follow a table, those up to the greatest key below which no transaction can add a row any more
 //!
 //!   changes    a snapshot of a table ─► logical replication from the point of the snapshot; the position is a place in the log
 //!
@@ -29,6 +30,7 @@ mod decode;
 mod encode;
 mod follow;
 mod form;
+mod growing;
 mod keys;
 mod lookup;
 mod name;

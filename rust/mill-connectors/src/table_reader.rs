@@ -27,7 +27,7 @@ use crate::client_thread;
 
 /// Rows in a chunk, unless the runtime asks for fewer at most.
 const ROWS_DEFAULT: usize = 8192;
-/// How long a server that went away is asked again, without a row from it.
+/// How long a server that went away is asked again, without an answer from it.
 const RETRY_WAIT: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long a call waits for rows before it says that there are none yet.
@@ -113,6 +113,8 @@ type Cancel = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub(crate) struct Link {
     is_over: AtomicBool,
+    /// Whether the server has answered since an attempt began.
+    was_heard: AtomicBool,
     cancel: Mutex<Option<Cancel>>,
 }
 
@@ -121,6 +123,18 @@ impl Link {
     pub(crate) fn is_over(&self) -> bool {
         // Relaxed: no other memory is published with the flag.
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Says that nobody wants more rows.
+    pub(crate) fn end(&self) {
+        // Relaxed: as in `is_over`.
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that the server has answered, though it has no rows.
+    pub(crate) fn hear(&self) {
+        // Relaxed: as in `is_over`.
+        self.was_heard.store(true, Ordering::Relaxed);
     }
 
     /// Says how the query of this attempt is ended.
@@ -212,8 +226,7 @@ impl<R: KeyedRows> SplitReader for TableReader<R> {
 impl<R: KeyedRows> Drop for TableReader<R> {
     fn drop(&mut self) {
         let Some((thread, receive, link)) = self.thread.take() else { return };
-        // Relaxed: as in `Link::is_over`.
-        link.is_over.store(true, Ordering::Relaxed);
+        link.end();
         drop(receive);
         // A query that still runs on the server is cancelled; if that does not arrive, it ends with its connection.
         if let Some(cancel) = link.take_cancel() {
@@ -264,7 +277,7 @@ impl<R: KeyedRows> Pull<R> {
                 Ok(()) => Message::End,
                 Err(Failure::Final(error)) => Message::Failed(error),
                 Err(Failure::Again(error)) => {
-                    if self.last != before {
+                    if self.last != before || self.link.was_heard.swap(false, Ordering::Relaxed) {
                         (end, pause) = (Instant::now() + RETRY_WAIT, Duration::from_millis(50));
                     }
                     if self.link.is_over() {

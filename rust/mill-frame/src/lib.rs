@@ -32,6 +32,6 @@ pub mod zone;
 pub use batch::{Batch, SplitId};
 pub use error::FrameError;
 pub use frame::Frame;
-pub use parallel::on_all_cores;
+pub use parallel::{on_all_cores, spread};
 pub use partition::{partition, partition_by_hash};
 pub use shown::shown_bytes;

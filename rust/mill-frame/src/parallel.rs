@@ -20,6 +20,55 @@ pub fn on_all_cores<R: Send>(run: impl FnOnce() -> R + Send) -> R {
     }
 }
 
+/// Does a piece of work for each of these items, on at most so many threads; each takes the next item once it is done with one.
+/// With one thread the caller's does it all.
+///
+/// # Errors
+/// What the first of the items that failed returned, in the order of the items; the others were worked on as well.
+///
+/// # Examples
+/// ```
+/// let mut texts = vec![String::new(), String::new()];
+/// let items: Vec<(usize, &mut String)> = texts.iter_mut().enumerate().collect();
+/// mill_frame::spread(2, items, |(number, text)| {
+///     text.push_str(&number.to_string());
+///     Ok::<(), std::fmt::Error>(())
+/// })?;
+/// assert_eq!(texts, ["0", "1"]);
+/// let failed = mill_frame::spread(2, vec![3, 1, 2], |number| if number > 2 { Ok(()) } else { Err(number) });
+/// assert_eq!(failed, Err(1));
+/// # Ok::<(), std::fmt::Error>(())
+/// ```
+pub fn spread<T: Send, E: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> Result<(), E> + Sync) -> Result<(), E> {
+    let threads = threads.min(items.len());
+    if threads <= 1 {
+        return items.into_iter().try_for_each(work);
+    }
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let next = || queue.lock().next();
+    let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
+    let run = || {
+        while let Some((index, item)) = next() {
+            let Err(error) = work(item) else { continue };
+            let mut failed = failed.lock();
+            if failed.as_ref().is_none_or(|(first, _)| index < *first) {
+                *failed = Some((index, error));
+            }
+        }
+    };
+    on_all_cores(|| {
+        rayon::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|_| run());
+            }
+        });
+    });
+    match failed.into_inner() {
+        None => Ok(()),
+        Some((_, error)) => Err(error),
+    }
+}
+
 fn pool() -> Option<Arc<ThreadPool>> {
     let here = std::process::id();
     let mut made = POOL.lock();

@@ -56,7 +56,7 @@ fn frames(keys: u64, as_text: bool, seed: &mut u64) -> Vec<Batch> {
 
 fn main() {
     let context =
-        TaskContext { step: "agg".to_owned(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
+        TaskContext { step: "agg".to_owned(), index: 0, parallelism: 1, threads: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
     let window = Window::Tumbling { size_us: 10_000_000, offset_us: 0 };
     for (keys, as_text) in [(100, false), (10_000, false), (100_000, false), (1_000_000, false), (30_000, true)] {
         let frames = frames(keys, as_text, &mut 0x9e37_79b9_7f4a_7c15);

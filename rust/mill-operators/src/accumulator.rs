@@ -215,10 +215,10 @@ fn accumulator(
             types.push(spec.input_type.clone().unwrap_or(DataType::Null));
             Box::new(distinct::Distinct::new(input, keys, &types, options, layout)?)
         }
-        AggregateKind::ApproxNUnique => Box::new(sketch::ApproxDistinct::new(input, layout)),
+        AggregateKind::ApproxNUnique => Box::new(sketch::ApproxDistinct::new(input, is_partial, layout)),
         AggregateKind::Quantile(at) => Box::new(quantile::Quantile::new(input, *at, spec, layout)),
         AggregateKind::Median => Box::new(quantile::Quantile::new(input, 0.5, spec, layout)),
-        AggregateKind::ApproxQuantile(at) => Box::new(sketch::ApproxQuantile::new(input, *at, output, layout)),
+        AggregateKind::ApproxQuantile(at) => Box::new(sketch::ApproxQuantile::new(input, *at, output, is_partial, layout)),
         AggregateKind::Collect => Box::new(cells::Collect::new(input, output, is_timed, layout)?),
         AggregateKind::User(function) => {
             // Asked of the function and not of the plan: one that stands for a function that is not at hand gives bytes.

@@ -25,7 +25,7 @@ use arrow::error::ArrowError;
 use mill_frame::text::record_json;
 use mill_plan::Stage;
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext};
-use mill_state::{Cursor, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, Span, StateTable, TableOptions};
+use mill_state::{Cell, Cursor, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, Span, StateTable, TableOptions};
 
 pub(crate) use self::latest_rows::LatestRows;
 use crate::accumulator::{records, state_error};
@@ -55,7 +55,7 @@ struct Found {
     /// The record that made each change.
     records: Vec<u32>,
     /// The rows that are no longer there, and of which change each is.
-    gone: Vec<Arc<Vec<u8>>>,
+    gone: Vec<Cell>,
     gone_at: Vec<usize>,
 }
 
@@ -88,7 +88,7 @@ impl ToChangelog {
 
     /// Takes up the rows of a batch in their order. `change` gets the record, whether it sets its key, and the row that is kept
     /// for the key, which it may take. Rows that are kept as they are make no change.
-    fn apply(&mut self, batch: &Batch, mut change: impl FnMut(usize, bool, &mut Option<Arc<Vec<u8>>>)) -> Result<()> {
+    fn apply(&mut self, batch: &Batch, mut change: impl FnMut(usize, bool, &mut Cell)) -> Result<()> {
         let data = batch.data();
         let columns: Vec<ArrayRef> = self.keys.iter().map(|&key| Arc::clone(data.column(key))).collect();
         self.encoder.encode(&columns, batch.rows()).map_err(state_error)?;
@@ -102,21 +102,19 @@ impl ToChangelog {
                 let is_set = batch.deletes().is_none_or(|deletes| !deletes.value(record));
                 let row = encoded.row(record);
                 let kept = rows.cell(index, self.cell);
-                if is_set && kept.as_deref().is_some_and(|kept| kept.as_slice() == row.as_ref()) {
+                if is_set && kept.bytes() == Some(row.as_ref()) {
                     continue;
                 }
                 change(record, is_set, kept);
                 if is_set {
-                    let kept = rows.cell_mut(index, self.cell);
-                    kept.clear();
-                    kept.extend_from_slice(row.as_ref());
+                    kept.set(row.as_ref());
                 } else {
-                    *kept = None;
+                    kept.take();
                     withdrawn.push(index);
                 }
             }
             // A later row may have set the key again.
-            withdrawn.retain(|&index| rows.cell(index, self.cell).is_none());
+            withdrawn.retain(|&index| rows.cell(index, self.cell).is_empty());
             for index in withdrawn {
                 self.table.remove(self.encoder.batch(), start + index);
             }
@@ -127,13 +125,13 @@ impl ToChangelog {
     /// The changes that a batch makes.
     fn found(&mut self, batch: &Batch) -> Result<Found> {
         let mut found = Found::default();
-        self.apply(batch, |record, is_set, kept| match (is_set, kept.is_some()) {
+        self.apply(batch, |record, is_set, kept| match (is_set, !kept.is_empty()) {
             (true, true) => found.push(UPDATE, record),
             (true, false) => found.push(INSERT, record),
             (false, _) => {
-                if let Some(row) = kept.take() {
+                if !kept.is_empty() {
                     found.gone_at.push(found.ops.len());
-                    found.gone.push(row);
+                    found.gone.push(kept.take());
                     found.push(DELETE, record);
                 }
             }
@@ -151,7 +149,7 @@ impl ToChangelog {
             let rows = batch.take(&records).map_err(broken)?;
             columns.extend(rows.data().columns().iter().cloned());
         } else {
-            let gone = self.codec.decode(found.gone.iter().map(|row| row.as_slice()))?;
+            let gone = self.codec.decode(found.gone.iter().filter_map(Cell::bytes))?;
             let mut places: Vec<(usize, usize)> = records.values().iter().map(|&record| (0, record as usize)).collect();
             for (row, &change) in found.gone_at.iter().enumerate() {
                 places[change] = (1, row);

@@ -7,7 +7,7 @@ use mill_protocol::{Batch, TaskContext};
 
 /// The only instance of a step.
 pub(crate) fn context() -> TaskContext {
-    TaskContext { step: "step".to_owned(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() }
+    TaskContext { step: "step".to_owned(), index: 0, parallelism: 1, threads: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() }
 }
 
 /// An expression over the columns of a batch.

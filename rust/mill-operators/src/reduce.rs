@@ -15,7 +15,7 @@ use mill_plan::{Emit, ReduceFunction, Stage};
 use mill_protocol::{
     Batch, Epoch, Error, ErrorKind, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext,
 };
-use mill_state::{Cursor, Flag, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, RowsRead, Span, StateTable, TableOptions};
+use mill_state::{Cell, Cursor, Flag, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, RowsRead, Span, StateTable, TableOptions};
 
 use crate::accumulator::{Problems, by_row, reject, state_error};
 use crate::aggregate::{EMIT_ROWS, Schedule};
@@ -78,15 +78,14 @@ impl Reduce {
             rows.set_flag(pending);
         }
         let of_keys = by_row(&rows, |_| true);
-        let known: Vec<Arc<Vec<u8>>> =
-            of_keys.iter().filter_map(|(first, _)| rows.cell(*first, self.cell).clone()).collect();
-        let former = decode(&self.converter, &self.schema, known.iter().map(|bytes| bytes.as_slice()))?;
+        let known: Vec<Cell> = of_keys.iter().map(|(first, _)| rows.cell(*first, self.cell).clone()).collect();
+        let former = decode(&self.converter, &self.schema, known.iter().filter_map(Cell::bytes))?;
         let mut next_former = 0;
         let mut problems = Problems::new();
         let mut folded: Vec<(usize, RecordBatch)> = Vec::with_capacity(of_keys.len());
         for (first, of_key) in of_keys {
             let mut accumulator = None;
-            if rows.cell(first, self.cell).is_some() {
+            if !rows.cell(first, self.cell).is_empty() {
                 accumulator = Some(former.slice(next_former, 1));
                 next_former += 1;
             }
@@ -102,9 +101,7 @@ impl Reduce {
                 .map_err(|error| Error::schema(error.to_string()))?;
             let encoded = self.converter.convert_columns(all.columns()).map_err(|error| Error::schema(error.to_string()))?;
             for ((first, _), row) in folded.iter().zip(encoded.iter()) {
-                let cell = rows.cell_mut(*first, self.cell);
-                cell.clear();
-                cell.extend_from_slice(row.as_ref());
+                rows.cell(*first, self.cell).set(row.as_ref());
             }
         }
         Ok(())

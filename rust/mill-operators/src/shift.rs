@@ -17,7 +17,7 @@ use arrow::error::ArrowError;
 use mill_frame::types::canonical_type;
 use mill_plan::{Shifted, Stage};
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext};
-use mill_state::{Cursor, KeyDecoder, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, Span, StateTable, TableOptions};
+use mill_state::{Cell, Cursor, KeyDecoder, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, Span, StateTable, TableOptions};
 
 use crate::accumulator::{by_row, state_error};
 use crate::aggregate::EMIT_ROWS;
@@ -106,8 +106,8 @@ impl Plan {
         let mut rows = table.find_or_insert(self.encoder.batch(), Span { start: 0, len: batch.rows() });
         rows.fetch_cells();
         let of_keys = by_row(&rows, |_| true);
-        let cells: Vec<Option<Arc<Vec<u8>>>> = of_keys.iter().map(|(first, _)| rows.cell(*first, self.cell).clone()).collect();
-        let former = cells.iter().map(|cell| rows_in(cell.as_ref().map_or(&[], |cell| cell.as_slice()))).collect::<Result<Vec<_>>>()?;
+        let cells: Vec<Cell> = of_keys.iter().map(|(first, _)| rows.cell(*first, self.cell).clone()).collect();
+        let former = cells.iter().map(|cell| rows_in(cell.bytes().unwrap_or_default())).collect::<Result<Vec<_>>>()?;
         // Of the former rows of a key only the oldest are taken, one for each of its records.
         let taken = |former: &[&[u8]], records: usize| {
             former.len().saturating_sub(self.rows_max)..(former.len() + records.min(self.rows_max)).saturating_sub(self.rows_max)

@@ -94,7 +94,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
     let Description { schema, keeps_pending, shape } = Description::read(first)?;
     let restored = Restored { bytes: bytes.to_vec(), blocks: blocks.to_vec(), has_other_parts: false };
     let context =
-        TaskContext { step: String::new(), index: 0, parallelism: 1, groups: 0..GROUPS, is_persistent: true, waker: std::task::Waker::noop().clone() };
+        TaskContext { step: String::new(), index: 0, parallelism: 1, threads: 1, groups: 0..GROUPS, is_persistent: true, waker: std::task::Waker::noop().clone() };
     let stage = Stage {
         uid: String::new(),
         name: String::new(),

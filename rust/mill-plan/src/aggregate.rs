@@ -110,6 +110,11 @@ impl AggregateKind {
         matches!(self, Count | Sum | Mean | Min | Max | Std | Var)
     }
 
+    /// Whether partial results can be made before the exchange whose size grows with the values, up to a bound.
+    pub fn is_sketch(&self) -> bool {
+        matches!(self, AggregateKind::ApproxNUnique | AggregateKind::ApproxQuantile(_))
+    }
+
     /// Whether what it keeps of a key does not grow with the records of the key.
     pub fn is_of_fixed_size(&self) -> bool {
         match self {
@@ -322,6 +327,7 @@ impl AggregateSpec {
             AggregateKind::Std | AggregateKind::Var => {
                 [vec![field("n", DataType::Int64)], float_sum("sum").into(), float_sum("squares").into()].concat()
             }
+            AggregateKind::ApproxNUnique | AggregateKind::ApproxQuantile(_) => vec![field("sketch", DataType::Binary)],
             _ => Vec::new(),
         }
     }

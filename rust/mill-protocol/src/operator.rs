@@ -57,6 +57,8 @@ pub struct TaskContext {
     pub index: usize,
     /// How many parallel instances there are.
     pub parallelism: usize,
+    /// How many threads the job has: an instance that is alone may spread its work over so many.
+    pub threads: usize,
     /// The key groups this instance owns, if its input is keyed.
     pub groups: Range<u16>,
     /// Whether snapshots will be stored; without it an operator need not track what changed.

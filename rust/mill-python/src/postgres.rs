@@ -14,15 +14,16 @@ pub type Found = (Vec<i64>, Py<PyAny>, Vec<(i64, String)>);
 
 /// Reads a table or a query.
 #[pyfunction]
-#[pyo3(signature = (url, password, table_or_query, order_by))]
+#[pyo3(signature = (url, password, table_or_query, order_by, is_followed))]
 pub fn read_postgres(
     py: Python<'_>,
     url: &str,
     password: Option<String>,
     table_or_query: &str,
     order_by: Vec<String>,
+    is_followed: bool,
 ) -> PyResult<RawStream> {
-    with_postgres::read(py, url, password, table_or_query, order_by)
+    with_postgres::read(py, url, password, table_or_query, order_by, is_followed)
 }
 
 /// Reads the changes of a table.
@@ -125,8 +126,15 @@ mod with_postgres {
 
     pub use millstream::connectors::{PostgresChangesOptions as Changes, PostgresSinkOptions as Writing};
 
-    pub fn read(py: Python<'_>, url: &str, password: Option<String>, relation: &str, order_by: Vec<String>) -> PyResult<RawStream> {
-        let options = PostgresSourceOptions { password, order_by };
+    pub fn read(
+        py: Python<'_>,
+        url: &str,
+        password: Option<String>,
+        relation: &str,
+        order_by: Vec<String>,
+        is_followed: bool,
+    ) -> PyResult<RawStream> {
+        let options = PostgresSourceOptions { password, order_by, is_followed };
         // The server is asked: others may run meanwhile.
         py.detach(|| PostgresSource::new(url, relation, options)).and_then(RawStream::of).into_python()
     }
@@ -194,7 +202,7 @@ mod with_postgres {
         PlanError::new_err("this build of Millstream has no PostgreSQL: it was made without the feature \"postgres\"")
     }
 
-    pub fn read(_: Python<'_>, _: &str, _: Option<String>, _: &str, _: Vec<String>) -> PyResult<RawStream> {
+    pub fn read(_: Python<'_>, _: &str, _: Option<String>, _: &str, _: Vec<String>, _: bool) -> PyResult<RawStream> {
         Err(missing())
     }
 

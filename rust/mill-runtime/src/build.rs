@@ -375,6 +375,7 @@ impl TaskBuilder<'_> {
             step: stage.step.clone(),
             index,
             parallelism: chain.parallelism,
+            threads: self.workers.len(),
             groups: groups_of_task(index, chain.parallelism),
             is_persistent: self.is_persistent,
             waker: Arc::clone(wake).into(),

@@ -4,7 +4,8 @@
 //! through only in the epoch in which the data became the chunk's own (see `shared`). `count` rows are taken, fewer than
 //! there are. `changed` has a bit a row, or none where changes are not tracked.
 
-use crate::chunk::{Cell, ChunkData};
+use crate::cell::Cell;
+use crate::chunk::ChunkData;
 use crate::handover::Touched;
 use crate::image::slots_of;
 use crate::key::{KeyBatch, VIEW_INLINE, view_length};

@@ -5,14 +5,10 @@
 //! - `rows` holds exactly `capacity * row_words` words, aligned to 64 bytes, where `capacity` is a power of two.
 //! - `cells` holds exactly `capacity * cells_per_row` cells.
 
-use std::sync::Arc;
-
 use mill_frame::block::SharedBytes;
 
+use crate::cell::Cell;
 use crate::pool::{Pool, PoolBlock};
-
-/// A value of varying length beside a row; shared with the checkpoint writer until it changes.
-pub type Cell = Option<Arc<Vec<u8>>>;
 
 const LINE_WORDS: usize = 8;
 
@@ -73,7 +69,7 @@ impl ChunkData {
             rows: block.map_or_else(|| RowMemory::Owned(vec![Line::ZERO; lines]), RowMemory::Pooled),
             words,
             arena: Arena::Owned(Vec::new()),
-            cells: vec![None; cells],
+            cells: vec![Cell::default(); cells],
         }
     }
 

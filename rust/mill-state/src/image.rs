@@ -30,7 +30,8 @@ use std::sync::{Arc, OnceLock};
 use mill_frame::block::BlockPayload;
 
 use crate::bucket::set_bit;
-use crate::chunk::{Cell, ChunkData};
+use crate::cell::Cell;
+use crate::chunk::ChunkData;
 use crate::key::{KEY_BYTES_MAX, VIEW_INLINE, le_word, view_length};
 use crate::layout::{ROW_WORDS_MAX, RowLayout, TAG_DIRTY, TAG_OCCUPIED};
 use crate::shared::Handed;
@@ -162,7 +163,7 @@ impl ChunkImage {
         if self.layout.cells == 0 {
             return 0;
         }
-        let of_slot = |slot: u32| -> usize { self.cells_of(slot).iter().flatten().map(|cell| cell.len()).sum() };
+        let of_slot = |slot: u32| -> usize { self.cells_of(slot).iter().filter_map(Cell::bytes).map(<[u8]>::len).sum() };
         self.slots().into_iter().map(of_slot).sum()
     }
 
@@ -263,11 +264,11 @@ impl BlockPayload for ChunkImage {
         if self.layout.cells > 0 {
             let slots = self.slots();
             for cell in slots.iter().flat_map(|&slot| self.cells_of(slot)) {
-                writer.put(&cell.as_ref().map_or(NO_CELL, |cell| cell.len() as u32).to_le_bytes());
+                writer.put(&cell.bytes().map_or(NO_CELL, |bytes| bytes.len() as u32).to_le_bytes());
             }
             writer.pad();
-            for cell in slots.iter().flat_map(|&slot| self.cells_of(slot)).flatten() {
-                writer.put(cell);
+            for bytes in slots.iter().flat_map(|&slot| self.cells_of(slot)).filter_map(Cell::bytes) {
+                writer.put(bytes);
             }
             writer.pad();
         }

@@ -24,6 +24,7 @@
 
 mod backend;
 mod bucket;
+mod cell;
 mod chunk;
 mod direct;
 mod error;
@@ -46,7 +47,7 @@ mod sorted;
 mod table;
 
 pub use backend::{KeyedState, MultiMapState, OrderedState, StateBackend};
-pub use chunk::Cell;
+pub use cell::Cell;
 pub use direct::{DirectTable, KeyRange};
 pub use error::{Result, StateError};
 pub use grid::GridTable;

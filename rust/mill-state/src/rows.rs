@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use crate::chunk::Cell;
+use crate::cell::Cell;
 use crate::error::{Result, StateError};
 use crate::key::{KEY_BYTES_MAX, VIEW_INLINE, view_bytes, view_length};
 use crate::layout::{Flag, RowLayout, TAG_DIRTY, Taken, TAG_FLAGS_MASK, TAG_MATCH};
@@ -38,7 +38,7 @@ pub struct RowValues {
 impl RowValues {
     /// Those of a new row of this layout.
     pub fn new(layout: &RowLayout) -> RowValues {
-        RowValues { flags: 0, words: vec![0; layout.row_words - layout.value_word()], cells: vec![None; layout.cells] }
+        RowValues { flags: 0, words: vec![0; layout.row_words - layout.value_word()], cells: vec![Cell::default(); layout.cells] }
     }
 
     /// Makes one place what another one of values of another layout is.
@@ -148,7 +148,7 @@ impl Rows<'_> {
             let row = self.row(record);
             row[0] &= TAG_MATCH | TAG_DIRTY;
             row[first..].fill(0);
-            (0..self.cells_per_row).for_each(|cell| *self.cell(record, cell) = None);
+            (0..self.cells_per_row).for_each(|cell| *self.cell(record, cell) = Cell::default());
         }
     }
 
@@ -191,15 +191,16 @@ impl Rows<'_> {
         unsafe { &mut *cells.add(cell) }
     }
 
-    /// The bytes of a cell for changing: empty if there were none, copied if a checkpoint is still being written from
-    /// them.
+    /// The bytes of a cell for changing in place: empty if there were none, copied if a checkpoint is still being written from
+    /// them. What replaces them as a whole is better [set](Cell::set).
     #[inline]
     pub fn cell_mut(&mut self, record: usize, cell: usize) -> &mut Vec<u8> {
-        own(self.cell(record, cell).get_or_insert_default())
+        own(self.cell(record, cell).long_mut())
     }
 
-    /// Has the bytes of all cells of these rows fetched into the cache. They lie two steps away from the row, and a loop that takes
-    /// the steps for many rows at once does not wait for each of them.
+    /// Has the bytes of all cells of these rows fetched into the cache, where they begin and where they end, since lists are appended
+    /// to. Long ones lie two steps away from the cell, and a loop that takes the steps for many rows at once does not wait for each
+    /// of them.
     pub fn fetch_cells(&self) {
         let (Some(first), Some(last)) = (self.cells.first(), self.cells.last()) else { return };
         let is_one_row = first == last && *first == self.cells[self.cells.len() / 2];
@@ -210,25 +211,39 @@ impl Rows<'_> {
         let cells = || {
             self.cells.iter().flat_map(|&cells| {
                 // SAFETY: the pointer points to `cells_per_row` cells, and the table is borrowed.
-                unsafe { std::slice::from_raw_parts(cells.cast_const(), self.cells_per_row) }.iter().flatten()
+                unsafe { std::slice::from_raw_parts(cells.cast_const(), self.cells_per_row) }.iter().filter_map(Cell::long)
             })
         };
+        self.cells.iter().for_each(|&cells| prefetch(cells));
         cells().for_each(|cell| prefetch(Arc::as_ptr(cell)));
-        cells().for_each(|cell| prefetch(cell.as_ptr()));
+        cells().for_each(fetch_ends);
     }
 }
 
+/// Has the lines fetched in which these bytes begin and end.
+#[inline(always)]
+fn fetch_ends(bytes: &Arc<Vec<u8>>) {
+    prefetch(bytes.as_ptr());
+    prefetch(bytes.as_ptr().wrapping_add(bytes.len().saturating_sub(1)));
+}
+
 /// The bytes of a cell for changing; copied if they are shared. Like [`Arc::make_mut`] without its locked instruction.
-#[inline]
+#[inline(always)]
 fn own(cell: &mut Arc<Vec<u8>>) -> &mut Vec<u8> {
     if Arc::strong_count(cell) != 1 {
-        return Arc::make_mut(cell);
+        return copied(cell);
     }
     // A checkpoint writer that had them has let go of them, and has read before.
     fence(Ordering::Acquire);
     // SAFETY: nobody makes a `Weak` of a cell, so the one strong reference is the only one, and it is borrowed exclusively: nobody
     // else can reach the bytes or clone it. The pointer is that of the allocation, which may be written through.
     unsafe { &mut *Arc::as_ptr(cell).cast_mut() }
+}
+
+/// The bytes of a cell that are shared, as a copy of its own.
+#[cold]
+fn copied(cell: &mut Arc<Vec<u8>>) -> &mut Vec<u8> {
+    Arc::make_mut(cell)
 }
 
 /// Rows to be read.
@@ -271,7 +286,7 @@ impl RowsRead<'_> {
     /// # Panics
     /// If there is no such row.
     pub fn values(&self, row: usize) -> RowValues {
-        let cells = (0..self.cells_per_row).map(|cell| self.cell(row, cell).map(|bytes| Arc::new(bytes.to_vec())));
+        let cells = (0..self.cells_per_row).map(|cell| self.cell(row, cell).map(Cell::from).unwrap_or_default());
         RowValues {
             flags: self.word(row, 0) & TAG_FLAGS_MASK,
             words: (self.value_word..self.row_words).map(|word| self.word(row, word)).collect(),
@@ -297,7 +312,7 @@ impl RowsRead<'_> {
         assert!(cell < self.cells_per_row, "cell {cell} of {}", self.cells_per_row);
         let (chunk, slot) = self.places[row];
         let cells = &self.chunks[chunk as usize].data().cells;
-        cells[slot as usize * self.cells_per_row + cell].as_deref().map(Vec::as_slice)
+        cells[slot as usize * self.cells_per_row + cell].bytes()
     }
 
     /// Has the bytes of a cell of some of these rows fetched into the cache; see [`Rows::fetch_cells`].
@@ -305,11 +320,11 @@ impl RowsRead<'_> {
         assert!(cell < self.cells_per_row, "cell {cell} of {}", self.cells_per_row);
         let cells = || {
             self.places[rows.clone()].iter().filter_map(|&(chunk, slot)| {
-                self.chunks[chunk as usize].data().cells[slot as usize * self.cells_per_row + cell].as_ref()
+                self.chunks[chunk as usize].data().cells[slot as usize * self.cells_per_row + cell].long()
             })
         };
         cells().for_each(|cell| prefetch(Arc::as_ptr(cell)));
-        cells().for_each(|cell| prefetch(cell.as_ptr()));
+        cells().for_each(fetch_ends);
     }
 
     /// Has the bytes of long views of some of these rows fetched into the cache.

@@ -29,7 +29,8 @@ use std::cell::UnsafeCell;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use crate::chunk::{Cell, ChunkData};
+use crate::cell::Cell;
+use crate::chunk::ChunkData;
 use crate::pool::Pool;
 
 #[derive(Debug)]

@@ -39,7 +39,8 @@ use std::sync::Arc;
 use mill_frame::hash::KEY_GROUP_BITS;
 
 use crate::bucket::Chunk;
-use crate::chunk::{Cell, Line};
+use crate::cell::Cell;
+use crate::chunk::Line;
 use crate::handover::Touched;
 use crate::layout::{RowLayout, TAG_FLAG_FIRST, TAG_HASH};
 use crate::pool::Pool;
@@ -250,7 +251,7 @@ impl StateTable {
             words.fill(0);
             let base = words.as_mut_ptr();
             data.arena_mut().clear();
-            data.cells.fill(None);
+            data.cells.fill(Cell::default());
             chunk.base = base;
             chunk.changed.fill(0);
             chunk.count = 0;

@@ -14,7 +14,7 @@ fn batch(rows: i64) -> Batch {
 
 fn writer(sink: &CollectSink) -> Box<dyn SinkWriter> {
     let context =
-        TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: false, waker: std::task::Waker::noop().clone() };
+        TaskContext { step: "s".into(), index: 0, parallelism: 1, threads: 1, groups: 0..128, is_persistent: false, waker: std::task::Waker::noop().clone() };
     sink.writer(&batch(1).schema(), &context).unwrap()
 }
 

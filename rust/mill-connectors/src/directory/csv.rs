@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, new_empty_array};
@@ -15,6 +16,7 @@ use mill_protocol::{Error, Result};
 
 use super::Encoder;
 use crate::objects::advice;
+use super::lines::Lines;
 use super::output::{Output, Packing};
 
 /// What CSV looks like.
@@ -234,7 +236,7 @@ fn is_binary(data_type: &DataType) -> bool {
 
 pub(super) struct CsvEncoder {
     output: Output,
-    row: String,
+    lines: Lines,
     header: Option<String>,
     writing: CsvWriting,
     names: Vec<String>,
@@ -247,10 +249,10 @@ struct Cells {
 }
 
 impl CsvEncoder {
-    pub(super) fn new(schema: &SchemaRef, file: File, packing: Packing, writing: &CsvWriting) -> Result<CsvEncoder> {
+    pub(super) fn new(schema: &SchemaRef, file: File, packing: Packing, writing: &CsvWriting, threads: usize) -> Result<CsvEncoder> {
         Ok(CsvEncoder {
             output: Output::new(file, packing).map_err(failed)?,
-            row: String::new(),
+            lines: Lines::new(threads),
             header: Some(writing.header(schema)),
             writing: writing.clone(),
             names: schema.fields().iter().map(|field| field.name().clone()).collect(),
@@ -278,6 +280,63 @@ impl CsvEncoder {
     }
 }
 
+/// The rows of a batch on their way to text.
+struct Rows<'w> {
+    cells: Vec<Cells>,
+    names: &'w [String],
+    writing: &'w CsvWriting,
+    /// Whether no value of ours has a separator or a quote: digits, letters, signs, points and colons.
+    is_usual: bool,
+}
+
+impl<'w> Rows<'w> {
+    fn new(cells: Vec<Cells>, names: &'w [String], writing: &'w CsvWriting) -> Rows<'w> {
+        let is_usual = matches!(writing.separator, b',' | b';' | b'\t' | b'|') && writing.quote == b'"';
+        Rows { cells, names, writing, is_usual }
+    }
+
+    fn push(&self, range: Range<usize>, out: &mut String) -> Result<()> {
+        for row in range {
+            for (index, Cells { column, has_decimal_comma }) in self.cells.iter().enumerate() {
+                if index > 0 {
+                    out.push(self.writing.separator as char);
+                }
+                if column.is_null(row) {
+                    out.push_str(&self.writing.null_value);
+                    continue;
+                }
+                let start = out.len();
+                match column.text(row) {
+                    Some(text) => self.writing.push_text(text, out),
+                    None if *has_decimal_comma => {
+                        column.push(row, out);
+                        if let Some(point) = out[start..].find('.') {
+                            out.replace_range(start + point..=start + point, ",");
+                        }
+                    }
+                    None => {
+                        column.push(row, out);
+                        // With another separator a value of ours may have it, as a time has colons and hyphens.
+                        let is_unfit = |byte: u8| byte == self.writing.separator || byte == self.writing.quote;
+                        if !self.is_usual && out[start..].bytes().any(is_unfit) {
+                            let value = out.split_off(start);
+                            self.writing.push_quoted(&value, out);
+                        }
+                    }
+                }
+                if !self.writing.null_value.is_empty() && out[start..] == self.writing.null_value {
+                    return Err(Error::data(format!(
+                        "column {:?} has the value {:?}, which null_value writes for null: choose another null_value",
+                        self.names[index], self.writing.null_value
+                    )));
+                }
+            }
+            out.push('\n');
+        }
+        Ok(())
+    }
+}
+
 fn failed(e: std::io::Error) -> Error {
     Error::connector(format!("cannot write CSV: {e}")).because(e)
 }
@@ -287,48 +346,8 @@ impl Encoder for CsvEncoder {
         self.write_header()?;
         let cells: Vec<Cells> =
             batch.columns().iter().zip(&self.names).map(|(column, name)| self.cells(column, name)).collect::<Result<_>>()?;
-        let writing = &self.writing;
-        // No value of ours has one of these: digits, letters, signs, points and colons.
-        let is_usual = matches!(writing.separator, b',' | b';' | b'\t' | b'|') && writing.quote == b'"';
-        for row in 0..batch.num_rows() {
-            self.row.clear();
-            for (index, Cells { column, has_decimal_comma }) in cells.iter().enumerate() {
-                if index > 0 {
-                    self.row.push(writing.separator as char);
-                }
-                if column.is_null(row) {
-                    self.row.push_str(&writing.null_value);
-                    continue;
-                }
-                let start = self.row.len();
-                match column.text(row) {
-                    Some(text) => writing.push_text(text, &mut self.row),
-                    None if *has_decimal_comma => {
-                        column.push(row, &mut self.row);
-                        if let Some(point) = self.row[start..].find('.') {
-                            self.row.replace_range(start + point..=start + point, ",");
-                        }
-                    }
-                    None => {
-                        column.push(row, &mut self.row);
-                        // With another separator a value of ours may have it, as a time has colons and hyphens.
-                        if !is_usual && self.row[start..].bytes().any(|byte| byte == writing.separator || byte == writing.quote) {
-                            let value = self.row.split_off(start);
-                            writing.push_quoted(&value, &mut self.row);
-                        }
-                    }
-                }
-                if !writing.null_value.is_empty() && self.row[start..] == writing.null_value {
-                    return Err(Error::data(format!(
-                        "column {:?} has the value {:?}, which null_value writes for null: choose another null_value",
-                        self.names[index], writing.null_value
-                    )));
-                }
-            }
-            self.row.push('\n');
-            self.output.write_all(self.row.as_bytes()).map_err(failed)?;
-        }
-        Ok(())
+        let rows = Rows::new(cells, &self.names, &self.writing);
+        self.lines.write(batch.num_rows(), &mut self.output, |range, text| rows.push(range, text), failed)
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::ops::Range;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -11,6 +12,7 @@ use mill_frame::json::{JsonRows, check_writable, names};
 use mill_protocol::{Error, Result};
 
 use super::Encoder;
+use super::lines::Lines;
 use super::output::{Output, Packing};
 
 /// Refuses columns that have no form in JSON.
@@ -37,7 +39,7 @@ fn unfit(e: ArrowError) -> Error {
 pub(super) struct JsonEncoder {
     output: Output,
     names: Vec<String>,
-    row: String,
+    lines: Lines,
 }
 
 fn failed(e: std::io::Error) -> Error {
@@ -45,22 +47,23 @@ fn failed(e: std::io::Error) -> Error {
 }
 
 impl JsonEncoder {
-    pub(super) fn new(schema: &SchemaRef, file: File, packing: Packing) -> Result<JsonEncoder> {
+    pub(super) fn new(schema: &SchemaRef, file: File, packing: Packing, threads: usize) -> Result<JsonEncoder> {
         let names = names(schema.fields().iter().map(|field| field.name().as_str()));
-        Ok(JsonEncoder { output: Output::new(file, packing).map_err(failed)?, names, row: String::new() })
+        Ok(JsonEncoder { output: Output::new(file, packing).map_err(failed)?, names, lines: Lines::new(threads) })
     }
 }
 
 impl Encoder for JsonEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = rows(&self.names, batch.columns())?;
-        for row in 0..batch.num_rows() {
-            self.row.clear();
-            rows.push(row, &mut self.row);
-            self.row.push('\n');
-            self.output.write_all(self.row.as_bytes()).map_err(failed)?;
-        }
-        Ok(())
+        let push = |range: Range<usize>, text: &mut String| {
+            for row in range {
+                rows.push(row, text);
+                text.push('\n');
+            }
+            Ok(())
+        };
+        self.lines.write(batch.num_rows(), &mut self.output, push, failed)
     }
 
     fn flush(&mut self) -> Result<()> {

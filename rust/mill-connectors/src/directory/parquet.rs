@@ -1,4 +1,6 @@
 //! Writes Parquet, in row groups small enough to be held while they are encoded.
+//!
+//! Records are gathered until there are [`PIECE_ROWS`] of them, and then encoded a column at a time ([`group`]).
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -10,19 +12,25 @@ use ::parquet::column::writer::ColumnCloseResult;
 use ::parquet::file::metadata::ParquetMetaDataReader;
 use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::SerializedFileWriter;
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, FieldRef, Fields, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use mill_frame::types::{check_fields, type_name};
 use mill_protocol::{Error, Result};
 
 use super::Encoder;
+use super::group::{Group, Groups};
+use super::options::WriteOptions;
 use super::output::WRITE_BYTES;
 
 /// How many rows a row group has at most.
 const GROUP_ROWS: usize = 256 << 10;
 /// A row group is written before it takes more memory than this.
 const GROUP_BYTES: usize = 64 << 20;
+/// So many rows are encoded at once.
+const PIECE_ROWS: usize = 64 << 10;
+/// Fewer if they take more memory than this.
+const PIECE_BYTES: usize = 8 << 20;
 
 /// Refuses columns that Parquet has no type for.
 pub(super) fn check(schema: &SchemaRef) -> Result<()> {
@@ -103,9 +111,25 @@ fn file_field(field: &FieldRef) -> FieldRef {
 }
 
 pub(super) struct ParquetEncoder {
-    writer: ArrowWriter<BufWriter<File>>,
-    /// The columns of the file, where they are others than those of the records.
-    schema: Option<SchemaRef>,
+    file: SerializedFileWriter<BufWriter<File>>,
+    /// The columns of the file.
+    schema: SchemaRef,
+    /// Whether the records have others.
+    is_converted: bool,
+    groups: Groups,
+    group_rows_max: usize,
+    /// How many rows are gathered before they are encoded.
+    piece_rows: usize,
+    held: Held,
+    group: Option<Group>,
+}
+
+/// Records that are not encoded yet.
+#[derive(Default)]
+struct Held {
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
 }
 
 fn failed(e: ::parquet::errors::ParquetError) -> Error {
@@ -113,15 +137,77 @@ fn failed(e: ::parquet::errors::ParquetError) -> Error {
 }
 
 impl ParquetEncoder {
-    pub(super) fn new(schema: &SchemaRef, file: File, codec: Compression, group_rows: Option<usize>) -> Result<ParquetEncoder> {
-        let properties = WriterProperties::builder()
-            .set_compression(codec)
-            .set_max_row_group_row_count(Some(group_rows.unwrap_or(GROUP_ROWS)))
-            .build();
+    pub(super) fn new(schema: &SchemaRef, file: File, codec: Compression, options: &WriteOptions, threads: usize) -> Result<ParquetEncoder> {
+        let group_rows_max = options.row_group_size.unwrap_or(GROUP_ROWS);
+        let properties = WriterProperties::builder().set_compression(codec).set_max_row_group_row_count(Some(group_rows_max)).build();
         let file = BufWriter::with_capacity(WRITE_BYTES, file);
-        let of_file = file_schema(schema);
-        let writer = ArrowWriter::try_new(file, Arc::clone(&of_file), Some(properties)).map_err(failed)?;
-        Ok(ParquetEncoder { writer, schema: (of_file != *schema).then_some(of_file) })
+        let of_records = schema;
+        let schema = file_schema(of_records);
+        let is_converted = schema != *of_records;
+        let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties.clone())).map_err(failed)?;
+        let (file, factory) = writer.into_serialized_writer().map_err(failed)?;
+        let groups = Groups::new(&schema, file.schema_descr(), properties, factory, threads);
+        // How large a file has become shows only once its records are encoded.
+        let piece_rows = if options.approximate_bytes_per_file.is_some() { 1 } else { PIECE_ROWS };
+        Ok(ParquetEncoder { file, schema, is_converted, groups, group_rows_max, piece_rows, held: Held::default(), group: None })
+    }
+
+    /// How many rows the row group has that is written.
+    fn group_rows(&self) -> usize {
+        self.held.rows + self.group.as_ref().map_or(0, Group::rows)
+    }
+
+    fn hold(&mut self, batch: RecordBatch) {
+        self.held.rows += batch.num_rows();
+        self.held.bytes += batch.columns().iter().map(bytes_of).sum::<usize>();
+        self.held.batches.push(batch);
+    }
+
+    /// Encodes what is held.
+    fn encode(&mut self) -> Result<()> {
+        let Held { batches, rows, .. } = std::mem::take(&mut self.held);
+        if rows == 0 {
+            return Ok(());
+        }
+        let group = match &mut self.group {
+            Some(group) => group,
+            none => none.insert(self.groups.begin(self.file.flushed_row_groups().len(), &batches, rows).map_err(failed)?),
+        };
+        self.groups.write(group, &batches, rows).map_err(failed)
+    }
+
+    /// Writes the row group, with what is held.
+    fn write_group(&mut self) -> Result<()> {
+        self.encode()?;
+        let Some(group) = self.group.take() else { return Ok(()) };
+        let mut out = self.file.next_row_group().map_err(failed)?;
+        for chunk in self.groups.close(group).map_err(failed)? {
+            chunk.append_to_row_group(&mut out).map_err(failed)?;
+        }
+        out.close().map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// How much memory the rows of an array take, which may be some of a much larger one.
+fn bytes_of(array: &ArrayRef) -> usize {
+    fn list_bytes<O: OffsetSizeTrait>(list: &GenericListArray<O>) -> usize {
+        let offsets = list.value_offsets();
+        let (start, end) = (offsets[0].as_usize(), offsets[list.len()].as_usize());
+        size_of_val(offsets) + bytes_of(&list.values().slice(start, end - start))
+    }
+    match array.data_type() {
+        DataType::List(_) => list_bytes(array.as_list::<i32>()),
+        DataType::LargeList(_) => list_bytes(array.as_list::<i64>()),
+        DataType::Map(..) => {
+            let map = array.as_map();
+            let offsets = map.value_offsets();
+            let (start, end) = (offsets[0] as usize, offsets[map.len()] as usize);
+            let entries: ArrayRef = Arc::new(map.entries().slice(start, end - start));
+            size_of_val(offsets) + bytes_of(&entries)
+        }
+        DataType::Struct(_) => array.as_struct().columns().iter().map(bytes_of).sum(),
+        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()),
     }
 }
 
@@ -143,12 +229,17 @@ fn in_file(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 
 impl Encoder for ParquetEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        match &self.schema {
-            None => self.writer.write(batch).map_err(failed)?,
-            Some(schema) => self.writer.write(&in_file(batch, schema)?).map_err(failed)?,
-        }
-        if self.writer.memory_size() > GROUP_BYTES {
-            self.writer.flush().map_err(failed)?;
+        let mut batch = if self.is_converted { in_file(batch, &self.schema)? } else { batch.clone() };
+        while batch.num_rows() > 0 {
+            let rows = batch.num_rows().min(self.group_rows_max - self.group_rows());
+            self.hold(batch.slice(0, rows));
+            batch = batch.slice(rows, batch.num_rows() - rows);
+            if self.held.rows >= self.piece_rows || self.held.bytes >= PIECE_BYTES {
+                self.encode()?;
+            }
+            if self.group_rows() >= self.group_rows_max || self.group.as_ref().map_or(0, Group::memory) > GROUP_BYTES {
+                self.write_group()?;
+            }
         }
         Ok(())
     }
@@ -158,19 +249,20 @@ impl Encoder for ParquetEncoder {
     }
 
     fn bytes(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+        (self.file.bytes_written() + self.held.bytes + self.group.as_ref().map_or(0, Group::bytes)) as u64
     }
 
     fn memory(&self) -> usize {
-        self.writer.memory_size()
+        self.held.bytes + self.group.as_ref().map_or(0, Group::memory)
     }
 
     fn release(&mut self) -> Result<()> {
-        self.writer.flush().map_err(failed)
+        self.write_group()
     }
 
-    fn finish(self: Box<Self>) -> Result<File> {
-        let file = self.writer.into_inner().map_err(failed)?;
+    fn finish(mut self: Box<Self>) -> Result<File> {
+        self.write_group()?;
+        let file = self.file.into_inner().map_err(failed)?;
         file.into_inner().map_err(|e| Error::connector(format!("cannot write Parquet: {e}")))
     }
 }

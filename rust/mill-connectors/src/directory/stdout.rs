@@ -97,13 +97,13 @@ impl Sink for StdoutSink {
         Some(1)
     }
 
-    fn writer(&self, schema: &SchemaRef, _context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
+    fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
         // Acquire pairs with the Release of a writer that is dropped: what it had written comes first.
         if IS_TAKEN.swap(true, Ordering::Acquire) {
             return Err(Error::connector("another sink or job is writing to standard output; unite the streams before, or name a file"));
         }
         let taken = Taken;
-        let rows = self.rows(schema)?;
+        let rows = self.rows(schema, context.threads)?;
         Ok(Box::new(StdoutWriter { rows: Some(rows), is_closed: false, _taken: taken }))
     }
 
@@ -113,13 +113,13 @@ impl Sink for StdoutSink {
 }
 
 impl StdoutSink {
-    fn rows(&self, schema: &SchemaRef) -> Result<Rows> {
+    fn rows(&self, schema: &SchemaRef, threads: usize) -> Result<Rows> {
         let file = io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(failed)?;
         Ok(match (self.format, self.compressed) {
             (FileFormat::Csv, Compressed::Text(packing)) => {
-                Rows::Text(Box::new(csv::CsvEncoder::new(schema, file, packing, &self.options.csv)?))
+                Rows::Text(Box::new(csv::CsvEncoder::new(schema, file, packing, &self.options.csv, threads)?))
             }
-            (FileFormat::Json, Compressed::Text(packing)) => Rows::Text(Box::new(json::JsonEncoder::new(schema, file, packing)?)),
+            (FileFormat::Json, Compressed::Text(packing)) => Rows::Text(Box::new(json::JsonEncoder::new(schema, file, packing, threads)?)),
             (FileFormat::Arrow, Compressed::Buffers(buffers)) => {
                 let schema = arrow::file_schema(schema);
                 let options = arrow::write_options(buffers)?;

@@ -25,7 +25,7 @@ fn sink(directory: &Path, format: FileFormat) -> DirectorySink {
 }
 
 fn writer(sink: &DirectorySink, task: usize, data: &RecordBatch) -> Box<dyn SinkWriter> {
-    let context = TaskContext { step: "s".into(), index: task, parallelism: 2, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
+    let context = TaskContext { step: "s".into(), index: task, parallelism: 2, threads: 2, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
     sink.writer(&data.schema(), &context).unwrap()
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use mill_protocol::{Batch, Epoch, Error, PreCommit, Result, SinkWriter};
+use mill_protocol::{Batch, Epoch, Error, PreCommit, Result, SinkWriter, TaskContext};
 use serde::{Deserialize, Serialize};
 
 use super::partition::Partitioning;
@@ -76,6 +76,8 @@ pub(super) struct DirectoryWriter {
     shared: Arc<Shared>,
     partitioning: Partitioning,
     task: usize,
+    /// How many threads the job has.
+    threads: usize,
     /// The files that are written, by their directories.
     open: HashMap<String, OpenFile>,
     /// Those that are complete, in the order in which they were.
@@ -109,12 +111,13 @@ struct ClosedFile {
 }
 
 impl DirectoryWriter {
-    pub(super) fn new(shared: Arc<Shared>, schema: &SchemaRef, task: usize) -> Result<DirectoryWriter> {
+    pub(super) fn new(shared: Arc<Shared>, schema: &SchemaRef, context: &TaskContext) -> Result<DirectoryWriter> {
         let partitioning = Partitioning::new(schema, &shared.options.partition_by)?;
         Ok(DirectoryWriter {
             shared,
             partitioning,
-            task,
+            task: context.index,
+            threads: context.threads,
             open: HashMap::new(),
             closed: Vec::new(),
             pool: Pool::default(),
@@ -139,7 +142,7 @@ impl DirectoryWriter {
                 None => OpenOptions::new().write(true).create_new(true).open(&path),
             })
             .map_err(|e| Error::connector(format!("cannot create {path:?}: {e}")).because(e))?;
-        let encoder = self.shared.encoder(self.partitioning.schema(), file)?;
+        let encoder = self.shared.encoder(self.partitioning.schema(), file, self.threads)?;
         Ok(OpenFile { hidden, path, encoder, rows: 0, batch: 0 })
     }
 

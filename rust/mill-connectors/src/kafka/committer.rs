@@ -23,9 +23,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::client::{Asker, Partition, SilentConsumer, group_client, noted};
 use super::limits::{Limits, cancelled, offsets_retention};
 use super::note::{Note, Told};
-use super::producer::{Part, Producer};
+use super::producer::{Producer, Refused};
 use super::sink::{Shared, Way};
-use super::spool::{Handle, Place};
+use super::spool::{self, Handle, Place};
 
 /// How long a commit is tried before the job fails; the next start tries again.
 const COMMIT_WAIT: Duration = Duration::from_secs(60);
@@ -452,12 +452,15 @@ impl Exact {
         };
         shared.reach("kafka.begin")?;
         producer.begin().map_err(|e| failure(producer, "begin a transaction", e))?;
-        let (mut failed, part) = (None, Part::default());
+        let (mut failed, part) = (None, producer.part());
         for handle in handles {
-            let sent = handle.for_each(place, |message| {
-                producer.send(&message, &part, COMMIT_WAIT).map_err(|e| {
-                    failed = Some(failure(producer, "send", e));
-                    Error::internal("told below")
+            let sent = handle.for_each_piece(place, |messages| {
+                producer.send(messages, &part, COMMIT_WAIT).map_err(|refused| match refused {
+                    Refused::Damaged => spool::damaged("a message is cut off"),
+                    Refused::Failed(e) => {
+                        failed = Some(failure(producer, "send", e));
+                        Error::internal("told below")
+                    }
                 })
             });
             if let Err(error) = sent {

@@ -29,6 +29,8 @@ const SETTINGS_WAIT: Duration = if cfg!(test) { Duration::from_millis(300) } els
 const CLIENT_BYTES_MAX: usize = 1_000_000;
 /// What librdkafka counts for a message beside its key, value and headers.
 const OVERHEAD_BYTES: usize = 36;
+/// At least what the broker counts beside the content that is counted here: the head of a batch, and lengths of at most ten bytes.
+const BESIDE_BYTES_MAX: usize = 128;
 /// The head of a batch: the broker counts it, with the only message there is.
 const BATCH_HEAD_BYTES: usize = 61;
 
@@ -103,7 +105,8 @@ impl Limits {
                 self.client_bytes
             )));
         }
-        if let Some(most) = self.settings.bytes_max {
+        // What a message has beside its content is counted only where it may matter.
+        if let Some(most) = self.settings.bytes_max.filter(|most| content + BESIDE_BYTES_MAX > *most) {
             let bytes = wire_bytes(message);
             if bytes > most {
                 let topic = &self.topic;

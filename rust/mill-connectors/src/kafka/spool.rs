@@ -12,7 +12,7 @@
 //! A handle can only name a file of its own sink, and that only as a regular file of the length and the checksum it says.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{BufReader, Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 /// Messages beyond this many bytes are not held in memory.
 pub(super) const HELD_BYTES_MAX: usize = 1 << 20;
+/// How many bytes of a file are read at once.
+const READ_BYTES: usize = 256 << 10;
 /// The directory within the state directory.
 const DIRECTORY: &str = "kafka";
 const SUFFIX: &str = ".messages";
@@ -328,20 +330,14 @@ impl Handle {
         }
     }
 
-    /// Calls with each message, in order.
+    /// Calls with pieces of several messages each, all whole, in order.
     ///
     /// # Errors
     /// When a message is lost or damaged: then what was called with must not count.
-    pub(super) fn for_each(&self, place: &Place, mut each: impl FnMut(Outgoing<'_>) -> Result<()>) -> Result<()> {
-        let damaged = |what: &str| Error::checkpoint(format!("write_kafka: the messages kept for an epoch are damaged: {what}"));
-        let mut read = |mut messages: &[u8]| {
-            while !messages.is_empty() {
-                each(Outgoing::decode(&mut messages).ok_or_else(|| damaged("a message is cut off"))?)?;
-            }
-            Ok(())
-        };
+    pub(super) fn for_each_piece(&self, place: &Place, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let Spooled { file, bytes, hash } = match &self.held {
-            Held::Inline(messages) => return read(messages),
+            Held::Inline(messages) if whole(messages) < messages.len() => return Err(damaged("a message is cut off")),
+            Held::Inline(messages) => return each(messages),
             Held::Spooled(spooled) => spooled,
         };
         let path = place.directory.join(file);
@@ -355,22 +351,30 @@ impl Handle {
         if !found.is_file() || found.len() != *bytes {
             return Err(damaged(&format!("{path:?} has {} bytes, and had {bytes}", found.len())));
         }
-        let mut input = BufReader::with_capacity(1 << 20, File::open(&path).map_err(|e| cannot("open", &path, e))?);
-        let (mut left, mut sum, mut message) = (*bytes, Xxh3::new(), Vec::new());
+        let mut input = File::open(&path).map_err(|e| cannot("open", &path, e))?;
+        let (mut left, mut sum, mut piece) = (*bytes, Xxh3::new(), Vec::new());
         while left > 0 {
-            let mut length = [0; 4];
-            input.read_exact(&mut length).map_err(|e| cannot("read", &path, e))?;
-            let total = u64::from(u32::from_le_bytes(length)) + 4;
-            if total > left {
+            // What is left of the piece is the beginning of a message.
+            let begin = piece.len();
+            let count = left.min(READ_BYTES as u64);
+            let read = Read::by_ref(&mut input).take(count).read_to_end(&mut piece).map_err(|e| cannot("read", &path, e))?;
+            if read as u64 != count {
+                return Err(damaged(&format!("{path:?} has become shorter")));
+            }
+            sum.update(&piece[begin..]);
+            left -= count;
+            let end = whole(&piece);
+            if end > 0 {
+                each(&piece[..end])?;
+                piece.drain(..end);
+            }
+            let next = piece.first_chunk::<4>().map_or(0, |length| u64::from(u32::from_le_bytes(*length)) + 4);
+            if next > piece.len() as u64 + left {
                 return Err(damaged("a message is longer than its file"));
             }
-            message.clear();
-            message.extend_from_slice(&length);
-            message.resize(total as usize, 0);
-            input.read_exact(&mut message[4..]).map_err(|e| cannot("read", &path, e))?;
-            sum.update(&message);
-            read(&message)?;
-            left -= total;
+        }
+        if !piece.is_empty() {
+            return Err(damaged("a message is cut off"));
         }
         if sum.digest() == *hash { Ok(()) } else { Err(damaged("the checksum does not match")) }
     }
@@ -381,6 +385,23 @@ impl Handle {
             let _ = place.remove(&spooled.file);
         }
     }
+}
+
+/// How many bytes of the messages are those of whole ones.
+fn whole(messages: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(length) = messages.get(end..).and_then(<[u8]>::first_chunk::<4>) {
+        let after = end + 4 + u32::from_le_bytes(*length) as usize;
+        if after > messages.len() {
+            break;
+        }
+        end = after;
+    }
+    end
+}
+
+pub(super) fn damaged(what: &str) -> Error {
+    Error::checkpoint(format!("write_kafka: the messages kept for an epoch are damaged: {what}"))
 }
 
 /// `<run>-<task>-<n>`: tells a handle from every other one of every run.

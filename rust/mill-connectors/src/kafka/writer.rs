@@ -23,6 +23,10 @@ use crate::directory::json::rows as json_rows;
 
 /// How long a barrier waits for messages to be delivered.
 const FLUSH_WAIT: Duration = Duration::from_secs(300);
+/// Messages are handed to the client when so many bytes of them are made: few enough to be in the cache still.
+const PIECE_BYTES: usize = 64 << 10;
+/// A buffer larger than this is not kept.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// Whether headers can be made of a column of this type.
 pub(super) fn is_headers(found: &DataType) -> bool {
@@ -336,8 +340,8 @@ pub(super) struct DirectWriter {
     rejected: Vec<Rejected>,
 }
 
-/// Messages for which the client had no room, in their order: what comes after them waits, too. A barrier may end the part of
-/// the first of them while others are of the next.
+/// Messages that were made and not handed over, in their order: what the client has no room for stays, and what comes after it waits,
+/// too. A barrier may end the part of the first of them while others are of the next.
 #[derive(Default)]
 struct Waiting {
     messages: Vec<u8>,
@@ -369,22 +373,22 @@ impl Waiting {
 
     /// Hands over what there is room for.
     fn send(&mut self, producer: &Producer) -> Result<()> {
-        while !self.is_empty() {
-            let mut rest = &self.messages[self.done..];
-            let message = Outgoing::decode(&mut rest).ok_or_else(|| Error::internal("a message that waits is whole"))?;
-            let Some((part, end)) = self.parts.front() else { return Err(Error::internal("a message that waits is of a part")) };
-            match producer.try_send(&message, part) {
-                Ok(()) => {}
-                Err(Refused::Full) => return Ok(()),
-                Err(Refused::Failed(error)) => return Err(producer.error("send", error)),
+        while let Some((part, end)) = self.parts.front() {
+            let taken = producer.try_send(&self.messages[self.done..*end], part).map_err(|refused| match refused {
+                Refused::Damaged => Error::internal("a message that waits is whole"),
+                Refused::Failed(error) => producer.error("send", error),
+            })?;
+            self.done += taken;
+            if self.done < *end {
+                return Ok(());
             }
-            let (left, end) = (rest.len(), *end);
-            self.done = self.messages.len() - left;
-            if self.done == end {
-                self.parts.pop_front();
-            }
+            self.parts.pop_front();
         }
-        (self.messages, self.done) = (Vec::new(), 0);
+        if self.messages.capacity() > KEPT_BYTES_MAX {
+            self.messages = Vec::new();
+        }
+        self.messages.clear();
+        self.done = 0;
         Ok(())
     }
 }
@@ -397,7 +401,7 @@ impl DirectWriter {
         producer: Arc<Producer>,
         waker: Waker,
     ) -> DirectWriter {
-        let (waiting, part) = (Arc::default(), Part::default());
+        let (waiting, part) = (Arc::default(), producer.part());
         DirectWriter { shared, encoder, limits, producer, waker, waiting, part, has_sent: false, rejected: Vec::new() }
     }
 }
@@ -410,16 +414,16 @@ impl SinkWriter for DirectWriter {
         producer.check().map_err(|e| producer.error("deliver what was sent", e))?;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.send(producer)?;
+        let mut has_room = waiting.is_empty();
         self.encoder.for_each_fitting(&batch, &self.limits, &mut self.rejected, |message| {
-            if !waiting.is_empty() {
-                return waiting.push(message, part);
+            waiting.push(message, part)?;
+            if has_room && waiting.messages.len() >= PIECE_BYTES {
+                waiting.send(producer)?;
+                has_room = waiting.is_empty();
             }
-            match producer.try_send(message, part) {
-                Ok(()) => Ok(()),
-                Err(Refused::Full) => waiting.push(message, part),
-                Err(Refused::Failed(error)) => Err(producer.error("send", error)),
-            }
-        })
+            Ok(())
+        })?;
+        if has_room { waiting.send(producer) } else { Ok(()) }
     }
 
     fn take_rejected(&mut self) -> Vec<Rejected> {
@@ -430,7 +434,8 @@ impl SinkWriter for DirectWriter {
         if !std::mem::take(&mut self.has_sent) {
             return Ok(None);
         }
-        let (producer, waiting, part) = (Arc::clone(&self.producer), Arc::clone(&self.waiting), std::mem::take(&mut self.part));
+        let part = std::mem::replace(&mut self.part, self.producer.part());
+        let (producer, waiting) = (Arc::clone(&self.producer), Arc::clone(&self.waiting));
         Ok(Some(Box::new(move || {
             let failed = |error| producer.error("deliver what was sent", error);
             let mut patience = producer.patience(FLUSH_WAIT);

@@ -19,7 +19,7 @@ fn ledger(key: Option<&[String]>, is_immediate: bool) -> (LedgerSink, Ledger) {
 
 fn writer(sink: &LedgerSink) -> Box<dyn SinkWriter> {
     let waker = std::task::Waker::noop().clone();
-    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true, waker };
+    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, threads: 1, groups: 0..128, is_persistent: true, waker };
     sink.writer(&batch(&[]).schema(), &context).unwrap()
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use mill_protocol::{Read, Source, SplitReader};
+use mill_protocol::{Read, Source, SplitReader, SplitState};
 
 use super::MemorySource;
 
@@ -80,4 +80,34 @@ fn batches_of_other_columns_are_refused() {
     let schema = Arc::new(Schema::new(vec![Field::new("z", DataType::Int64, true)]));
     let batch = RecordBatch::try_from_iter([("x", Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
     assert!(MemorySource::new(schema, vec![batch]).unwrap_err().message().contains("other columns"));
+}
+
+#[test]
+fn wide_tables_are_cut_finer_whatever_is_read_of_them() {
+    let names: Vec<String> = (0..500).map(|n| format!("c{n}")).collect();
+    let column: arrow::array::ArrayRef = Arc::new(Int64Array::from_iter_values(0..30_000));
+    let batch = RecordBatch::try_from_iter(names.iter().map(|name| (name, Arc::clone(&column)))).unwrap();
+    let wide = MemorySource::new(batch.schema(), vec![batch]).unwrap();
+    let splits = wide.splits(false).unwrap();
+    assert_eq!(splits.len(), 8);
+    assert_eq!(wide.project(&[0]).unwrap().splits(false).unwrap(), splits);
+    assert_eq!(wide.splits(true).unwrap().len(), 1);
+    assert_eq!(table(30_000, 1_000).splits(false).unwrap().len(), 1);
+}
+
+#[test]
+fn a_job_goes_on_with_the_splits_that_it_began_with() {
+    let source = table(100_000, 9_000);
+    let cut = |bounds: &[(u64, u64)]| -> Vec<SplitState> {
+        bounds.iter().map(|&(start, end)| SplitState::unread(source.split(start, end))).collect()
+    };
+    let ids = |states: Vec<SplitState>| states.into_iter().map(|state| state.split.id).collect::<Vec<_>>();
+    let once = cut(&[(60_000, 120_000), (0, 60_000)]);
+    assert_eq!(ids(source.resume(false, once.clone()).unwrap()), [once[1].split.id, once[0].split.id]);
+    assert_eq!(source.resume(false, cut(&[(0, u64::MAX)])).unwrap().len(), 1);
+    // What is not the whole table was cut by another one.
+    for other in [&[(0, 60_000)][..], &[(0, 60_000), (70_000, 120_000)], &[(0, 60_000), (60_000, 130_000), (130_000, 200_000)]] {
+        assert!(source.resume(false, cut(other)).is_err(), "{other:?}");
+    }
+    assert!(source.resume(true, once).is_err());
 }

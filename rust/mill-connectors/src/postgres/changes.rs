@@ -237,7 +237,7 @@ impl Declared<'_> {
         all.push(Field::new(&op, DataType::Utf8, false));
         let width = columns.len();
         let shown = format!("{publication}.{}", published.table.table);
-        let rows = source::Shared { address: self.address.clone(), function: FUNCTION, shown, relation, columns, key, width };
+        let rows = source::Shared { address: self.address.clone(), function: FUNCTION, shown, relation, columns, key, width, growth: None };
         let shared = Shared {
             rows,
             publication: publication.to_owned(),
@@ -490,6 +490,7 @@ impl Source for PostgresChanges {
             columns: chosen.iter().map(|place| from.rows.columns[*place].clone()).collect(),
             key,
             width: chosen.len(),
+            growth: None,
         };
         let shared = from.with(rows, chosen.iter().map(|place| from.kinds[*place]).collect());
         Some(Arc::new(PostgresChanges { shared: Arc::new(shared), schema }))

@@ -173,7 +173,7 @@ impl Follow {
             }
             is_wanted
         };
-        let is_whole = copy_rows(&shared.rows, &mut transaction, after.as_ref(), self.rows_most, &mut give)?;
+        let is_whole = copy_rows(&shared.rows, &mut transaction, after.as_ref(), None, self.rows_most, &mut give)?;
         if let Some(error) = broken {
             return Err(Failure::Final(Error::internal(error.to_string())));
         }

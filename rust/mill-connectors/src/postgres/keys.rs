@@ -70,11 +70,20 @@ impl At {
 
     /// The condition for the rows after this key; `None` if it is not of the form of these columns.
     pub(super) fn after(&self, columns: &[KeyColumn]) -> Option<String> {
+        self.condition(columns, ">")
+    }
+
+    /// The condition for the rows up to this key; `None` if it is not of the form of these columns.
+    pub(super) fn until(&self, columns: &[KeyColumn]) -> Option<String> {
+        self.condition(columns, "<=")
+    }
+
+    fn condition(&self, columns: &[KeyColumn], comparison: &str) -> Option<String> {
         let constants = columns.iter().zip(&self.at).map(|(column, text)| sql_of(&column.form, text)).collect::<Option<Vec<_>>>()?;
         let names: Vec<String> = columns.iter().map(KeyColumn::sql).collect();
         Some(match (names.as_slice(), constants.as_slice()) {
-            ([name], [constant]) => format!("{name} > {constant}"),
-            _ => format!("({}) > ({})", names.join(", "), constants.join(", ")),
+            ([name], [constant]) => format!("{name} {comparison} {constant}"),
+            _ => format!("({}) {comparison} ({})", names.join(", "), constants.join(", ")),
         })
     }
 
@@ -178,6 +187,8 @@ mod tests {
             let key = At { by: vec!["k".to_owned()], at: vec![text.to_owned()] };
             assert_eq!(key.after(&[column("k", form)]).as_deref(), Some(sql));
         }
+        let key = At { by: vec!["k".to_owned()], at: vec!["7".to_owned()] };
+        assert_eq!(key.until(&[column("k", Form::Int8)]).as_deref(), Some("q.\"k\" <= (7)"));
         let both = [column("a", Form::Int4), column("b", Form::Text(None))];
         let key = At { by: vec!["a".to_owned(), "b".to_owned()], at: vec!["1".to_owned(), "x".to_owned()] };
         assert_eq!(key.after(&both).as_deref(), Some("(q.\"a\", q.\"b\") > ((1), 'x')"));

@@ -17,6 +17,7 @@ use mill_protocol::{Error, Result};
 use super::address::{Attempt, Failure};
 use super::decode::Builder;
 use super::form::Form;
+use super::growing;
 use super::keys::{At, KeyColumn};
 use super::name::identifier;
 use super::source::Shared;
@@ -62,25 +63,30 @@ impl KeyedRows for Shared {
         if link.is_over() {
             return Ok(());
         }
+        if let Some(growth) = &self.growth {
+            growing::check(self, &mut client)?;
+            return growing::follow(self, growth, &mut client, after, rows_most, link, give);
+        }
         let mut transaction = client
             .build_transaction()
             .isolation_level(IsolationLevel::RepeatableRead)
             .read_only(true)
             .start()
             .map_err(|e| failed(&e))?;
-        if copy_rows(self, &mut transaction, after, rows_most, give)? {
+        if copy_rows(self, &mut transaction, after, None, rows_most, give)? {
             transaction.commit().map_err(|e| failed(&e))?;
         }
         Ok(())
     }
 }
 
-/// Passes on the rows after a key, in chunks with their last keys, until there are no more or nobody wants them; returns whether it was
-/// all.
+/// Passes on the rows after a key, and up to another if one is given, in chunks with their last keys, until there are no more or nobody
+/// wants them; returns whether it was all.
 pub(super) fn copy_rows(
     shared: &Shared,
     transaction: &mut Transaction<'_>,
     after: Option<&At>,
+    until: Option<&At>,
     rows_most: usize,
     give: &mut dyn FnMut(Chunk, At) -> bool,
 ) -> Attempt<bool> {
@@ -95,13 +101,10 @@ pub(super) fn copy_rows(
             ))));
         }
     }
-    let condition = match after {
-        None => String::new(),
-        Some(at) => {
-            let condition = at.after(&shared.key).ok_or_else(|| Error::internal("the key was checked when it was read"))?;
-            format!(" WHERE {condition}")
-        }
-    };
+    let conditions = [after.map(|at| at.after(&shared.key)), until.map(|at| at.until(&shared.key))].into_iter().flatten();
+    let conditions: Vec<String> =
+        conditions.collect::<Option<_>>().ok_or_else(|| Error::internal("the key was checked when it was read"))?;
+    let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     let names = shared.columns.iter().map(|(field, _)| format!("q.{}", identifier(field.name()))).collect::<Vec<_>>();
     let by = shared.key.iter().map(KeyColumn::sql).collect::<Vec<_>>();
     let sql = format!(

@@ -8,6 +8,7 @@ use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitReader}
 
 use super::address::{Address, Failure};
 use super::form::Form;
+use super::growing::Growth;
 use super::keys::{At, KeyColumn, can_order};
 use super::name::{TableName, identifier};
 use crate::nearest::{did_you_mean, quoted};
@@ -21,6 +22,8 @@ pub struct PostgresSourceOptions {
     pub password: Option<String>,
     /// The columns whose order rows are read in; empty: the primary key of the table.
     pub order_by: Vec<String>,
+    /// Whether rows that are added later are read, too. The stream does not end.
+    pub is_followed: bool,
 }
 
 /// Rows of a database, in the order of a key.
@@ -45,6 +48,8 @@ pub(super) struct Shared {
     pub(super) key: Vec<KeyColumn>,
     /// How many of the columns the stream has.
     pub(super) width: usize,
+    /// How the table grows, if it is followed.
+    pub(super) growth: Option<Growth>,
 }
 
 impl PostgresSource {
@@ -151,9 +156,12 @@ impl PostgresSource {
                 )));
             }
         }
+        let growth = options.is_followed.then(|| Growth::of(call, &address, &mut client, table.as_ref(), &what, &key)).transpose();
+        let growth = growth.map_err(Failure::into_error)?;
         let width = columns.len();
         let schema = Arc::new(Schema::new(columns.iter().map(|(field, _)| field.clone()).collect::<Vec<_>>()));
-        let shared = Shared { address, function: "read_postgres", shown: table_or_query.trim().to_owned(), relation, columns, key, width };
+        let shown = table_or_query.trim().to_owned();
+        let shared = Shared { address, function: "read_postgres", shown, relation, columns, key, width, growth };
         Ok(PostgresSource { shared: Arc::new(shared), schema })
     }
 }
@@ -191,7 +199,7 @@ impl Source for PostgresSource {
     }
 
     fn properties(&self) -> SourceProperties {
-        SourceProperties { is_bounded: true, is_replayable: true, discovers_splits: false, may_block: true }
+        SourceProperties { is_bounded: self.shared.growth.is_none(), is_replayable: true, discovers_splits: false, may_block: true }
     }
 
     fn splits(&self, _is_ordered: bool) -> Result<Vec<Split>> {
@@ -222,6 +230,7 @@ impl Source for PostgresSource {
             columns: chosen.iter().map(|place| from.columns[*place].clone()).collect(),
             key,
             width: columns.len(),
+            growth: from.growth.clone(),
         };
         Some(Arc::new(PostgresSource { shared: Arc::new(shared), schema }))
     }

@@ -31,7 +31,7 @@ fn sink(path: &Path, key: Option<&str>) -> SqliteSink {
 }
 
 fn writer(sink: &SqliteSink, task: usize) -> Box<dyn SinkWriter> {
-    let context = TaskContext { step: "s".into(), index: task, parallelism: 2, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
+    let context = TaskContext { step: "s".into(), index: task, parallelism: 2, threads: 2, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
     sink.writer(&batch(&[]).schema(), &context).unwrap()
 }
 

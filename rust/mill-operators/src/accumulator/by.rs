@@ -62,15 +62,14 @@ impl Accumulator for By {
             }
             let value = encoded.row(record);
             let value: &[u8] = value.as_ref();
-            let is_better = match rows.cell(i, self.cell) {
+            let cell = rows.cell(i, self.cell);
+            let is_better = match cell.bytes() {
                 None => true,
-                Some(best) if self.is_min => value < best.as_slice(),
-                Some(best) => value > best.as_slice(),
+                Some(best) if self.is_min => value < best,
+                Some(best) => value > best,
             };
             if is_better {
-                let cell = rows.cell_mut(i, self.cell);
-                cell.clear();
-                cell.extend_from_slice(value);
+                cell.set(value);
             }
         }
         Ok(())

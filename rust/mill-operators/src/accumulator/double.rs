@@ -111,6 +111,14 @@ impl Double {
         Double { sum, lost: lost + self.lost * by }
     }
 
+    /// The same as [`scaled`](Double::scaled) by a whole number of at most [`SMALL_MAX`], in fewer steps.
+    #[inline(always)]
+    pub(super) fn scaled_by_small(self, by: f64) -> Double {
+        let (sum, lost) = small_product(self.sum, by);
+        Double { sum, lost: lost + self.lost * by }
+    }
+
+    /// The square, with as much of it in the sum as fits.
     #[inline(always)]
     pub(super) fn squared(self) -> Double {
         let own = self.normal();
@@ -120,13 +128,27 @@ impl Double {
 
     #[inline(always)]
     pub(super) fn divided(self, by: f64) -> Double {
-        let own = self.normal();
-        let first = own.sum / by;
-        let (product, product_lost) = two_product(first, by);
-        let rest = ((own.sum - product) - product_lost + own.lost) / by;
+        self.normal().quotient(by, two_product)
+    }
+
+    /// The same as [`divided`](Double::divided) of what has as much in the sum as fits, by a whole number of at most [`SMALL_MAX`], in
+    /// fewer steps.
+    #[inline(always)]
+    pub(super) fn divided_by_small(self, by: f64) -> Double {
+        self.quotient(by, small_product)
+    }
+
+    #[inline(always)]
+    fn quotient(self, by: f64, product: impl Fn(f64, f64) -> (f64, f64)) -> Double {
+        let first = self.sum / by;
+        let (product, product_lost) = product(first, by);
+        let rest = ((self.sum - product) - product_lost + self.lost) / by;
         Double { sum: first, lost: rest }.normal()
     }
 }
+
+/// Up to here a whole number has no lower half.
+pub(super) const SMALL_MAX: f64 = (1u32 << 26) as f64;
 
 /// The rounded sum and what rounding has lost, exactly.
 #[inline(always)]
@@ -139,16 +161,28 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
 /// The rounded product and what rounding has lost, exactly, but for values beyond 1e290.
 #[inline(always)]
 fn two_product(a: f64, b: f64) -> (f64, f64) {
-    const SPLITTER: f64 = 134_217_729.0; // 2^27 + 1
-    let halves = |value: f64| {
-        let scaled = SPLITTER * value;
-        let high = scaled - (scaled - value);
-        (high, value - high)
-    };
     let product = a * b;
     let ((a_high, a_low), (b_high, b_low)) = (halves(a), halves(b));
     let lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
     (product, if lost.is_finite() { lost } else { 0.0 })
+}
+
+/// The same of a whole number `b` of at most [`SMALL_MAX`]: what is multiplied with its lower half is nothing.
+#[inline(always)]
+fn small_product(a: f64, b: f64) -> (f64, f64) {
+    let product = a * b;
+    let (a_high, a_low) = halves(a);
+    let lost = (a_high * b - product) + a_low * b;
+    (product, if lost.is_finite() { lost } else { 0.0 })
+}
+
+/// Two floats of half as many digits that add up to this one.
+#[inline(always)]
+fn halves(value: f64) -> (f64, f64) {
+    const SPLITTER: f64 = 134_217_729.0; // 2^27 + 1
+    let scaled = SPLITTER * value;
+    let high = scaled - (scaled - value);
+    (high, value - high)
 }
 
 #[cfg(test)]

@@ -194,10 +194,12 @@ impl Accumulator for BytesPlace {
 
     fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
         let encoded = self.encoded.as_ref().expect("prepared");
+        // The time of a value, and its bytes.
+        let mut timed = Vec::new();
         for i in 0..select.len() {
             let record = select.at(i);
             let time = self.times.as_ref().map(|times| times[record]);
-            let is_kept = match (rows.cell(i, self.cell), time) {
+            let is_kept = match (rows.cell(i, self.cell).bytes(), time) {
                 (None, _) => false,
                 (Some(_), None) => self.is_first,
                 (Some(cell), Some(time)) => {
@@ -207,12 +209,16 @@ impl Accumulator for BytesPlace {
             if is_kept || !passes(self.filter.as_ref(), record) {
                 continue;
             }
-            let cell = rows.cell_mut(i, self.cell);
-            cell.clear();
-            if let Some(time) = time {
-                cell.extend_from_slice(&time.to_le_bytes());
+            let value = encoded.row(record);
+            match time {
+                None => rows.cell(i, self.cell).set(value.as_ref()),
+                Some(time) => {
+                    timed.clear();
+                    timed.extend_from_slice(&time.to_le_bytes());
+                    timed.extend_from_slice(value.as_ref());
+                    rows.cell(i, self.cell).set(&timed);
+                }
             }
-            cell.extend_from_slice(encoded.row(record).as_ref());
         }
         Ok(())
     }

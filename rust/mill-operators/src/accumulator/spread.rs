@@ -17,7 +17,7 @@
 //! Squares of numbers beyond 1e154 or below 1e-154 are no floats, though their deviation is one. So where values are that
 //! large or small, sum and spread are kept of the values divided by a power of two, which the largest of them decides.
 
-use super::double::Double;
+use super::double::{Double, SMALL_MAX};
 
 /// Number, sum and spread of values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -112,8 +112,13 @@ impl Spread {
             return self.merge(Spread::of(value));
         }
         let (count, next) = (self.n as f64, (self.n + 1) as f64);
-        let square = value.scaled(count).minus(self.sum).squared();
-        let distance = if self.n < EXACT_MAX { square.divided(count * next) } else { square.divided(count).divided(next) };
+        let distance = if count * next <= SMALL_MAX {
+            // Most sets are small, and for them half of the steps are enough.
+            value.scaled_by_small(count).minus(self.sum).squared().divided_by_small(count * next)
+        } else {
+            let square = value.scaled(count).minus(self.sum).squared();
+            if self.n < EXACT_MAX { square.divided(count * next) } else { square.divided(count).divided(next) }
+        };
         Spread { n: self.n + 1, scale: 0, sum: self.sum.merge(value), squares: self.squares.merge(distance) }
     }
 

@@ -39,8 +39,8 @@ impl User {
         let of_key = take(values, &UInt32Array::from(records.to_vec()), None)
             .map_err(|error| Error::internal(error.to_string()))?;
         let cell = rows.cell(first, self.cell);
-        let state = self.function.update(cell.as_deref().map(Vec::as_slice), &of_key)?;
-        *cell = Some(Arc::new(state));
+        let state = self.function.update(cell.bytes(), &of_key)?;
+        cell.set(&state);
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ use arrow::error::ArrowError;
 use arrow_row::{RowConverter, SortField};
 use mill_plan::Stage;
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext};
+use mill_state::Cell;
 
 use super::ToChangelog;
 
@@ -53,11 +54,11 @@ impl LatestRows {
     }
 
     /// The changes that a batch makes, and the rows whose place they take.
-    fn changes(&mut self, batch: &Batch) -> Result<(Vec<Change>, Vec<Arc<Vec<u8>>>)> {
+    fn changes(&mut self, batch: &Batch) -> Result<(Vec<Change>, Vec<Cell>)> {
         let (mut changes, mut kept) = (Vec::with_capacity(batch.rows()), Vec::new());
         self.latest.apply(batch, |record, is_set, row| {
-            let before = row.take().map(|row| {
-                kept.push(row);
+            let before = (!row.is_empty()).then(|| {
+                kept.push(row.take());
                 kept.len() - 1
             });
             if is_set || before.is_some() {
@@ -68,14 +69,14 @@ impl LatestRows {
     }
 
     /// The rows of the result.
-    fn emitted(&self, batch: &Batch, changes: &[Change], kept: &[Arc<Vec<u8>>]) -> Result<Batch> {
+    fn emitted(&self, batch: &Batch, changes: &[Change], kept: &[Cell]) -> Result<Batch> {
         let broken = |error: ArrowError| Error::internal(error.to_string());
         let data = batch.data();
         if kept.is_empty() {
             let records = UInt32Array::from_iter_values(changes.iter().map(|change| change.record as u32));
             return Ok(batch.take(&records).map_err(broken)?.with_deletes(None));
         }
-        let before = self.latest.codec.decode(kept.iter().map(|row| row.as_slice()))?;
+        let before = self.latest.codec.decode(kept.iter().filter_map(Cell::bytes))?;
         let by = |rows: &RecordBatch| {
             let columns: Vec<ArrayRef> = self.by.iter().map(|&column| Arc::clone(rows.column(column))).collect();
             self.converter.convert_columns(&columns).map_err(broken)

@@ -226,11 +226,12 @@ impl Values {
             self.clocks().map(|clock| (clock, self.expiries(clock, states))).collect();
         let mut deadlines = Deadlines::default();
         let mut rows = table.find_or_insert(keys, &kept_records[..]);
+        let mut state = Vec::new();
         for (place, &row) in kept.iter().enumerate() {
-            let cell = rows.cell_mut(place, self.cell);
-            cell.clear();
-            cell.extend_from_slice(&version);
-            cell.extend_from_slice(encoded.row(row as usize).as_ref());
+            state.clear();
+            state.extend_from_slice(&version);
+            state.extend_from_slice(encoded.row(row as usize).as_ref());
+            rows.cell(place, self.cell).set(&state);
             for (clock, expiries) in &expiries {
                 let Some(at) = expiries[row as usize] else { continue };
                 let word = &mut rows.row(place)[self.deadlines[place_of(*clock)]];

@@ -131,9 +131,13 @@ fn is_mergeable(specs: &[AggregateSpec]) -> bool {
     specs.iter().all(|spec| spec.kind.is_mergeable())
 }
 
-/// Whether records are combined before the exchange.
-fn is_partial(specs: &[AggregateSpec], emit: Emit) -> bool {
-    is_mergeable(specs) && !matches!(emit, Emit::Each)
+/// Whether records are combined before the exchange. Sketches are only without key columns, where otherwise one task would do all
+/// the work: with keys the tasks share it, and each would have a sketch of every key.
+fn is_partial(specs: &[AggregateSpec], keys: &[String], window: Option<WindowSpec>, emit: Emit) -> bool {
+    // Overlapping windows share their panes by what is mergeable.
+    let takes_sketches = keys.is_empty() && window.is_none_or(|spec| !spec.window.is_overlapping());
+    let is_combined = |spec: &AggregateSpec| spec.kind.is_mergeable() || takes_sketches && spec.kind.is_sketch();
+    specs.iter().all(is_combined) && !matches!(emit, Emit::Each)
 }
 
 fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
@@ -164,7 +168,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         })
         .collect();
     let mut input = original;
-    let is_partial = kept.is_none() && is_partial(&specs, emit);
+    let is_partial = kept.is_none() && is_partial(&specs, &keys, window, emit);
     if is_partial && builder.is_read_by_one(&input) {
         // None of these aggregates asks for the order, and lateness has been decided where the records were read.
         input = builder.exchange(&input, EdgeKind::Rebalance, builder.options.parallelism);

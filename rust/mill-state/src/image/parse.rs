@@ -2,14 +2,14 @@
 //! within the bytes. What the rows say is checked by [`check_rows`](super::check_rows), once all is applied.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use mill_frame::block::SharedBytes;
 
 use super::{
     FLAG_ARENA, FLAG_BITS, FLAG_EMPTIED, FLAG_EMPTIED_BITS, HEADER, MAGIC, NO_CELL, ROWS_EMPTIED, ROWS_HEADER, VERSION, slots_of,
 };
-use crate::chunk::{Cell, ChunkData};
+use crate::cell::Cell;
+use crate::chunk::ChunkData;
 use crate::error::{Result, StateError};
 use crate::layout::RowLayout;
 use crate::table::CHUNK_ROWS_FIRST;
@@ -158,12 +158,12 @@ fn cells_of(parts: &mut Parts<'_>, layout: &RowLayout, rows: u32) -> Parsed<Vec<
     let mut values = Vec::with_capacity(lengths.len());
     for length in lengths {
         if length == NO_CELL {
-            values.push(None);
+            values.push(Cell::default());
             continue;
         }
         let (value, behind) = rest.split_at(length as usize);
         rest = behind;
-        values.push(Some(Arc::new(value.to_vec())));
+        values.push(Cell::from(value));
     }
     Ok(values)
 }
@@ -239,7 +239,7 @@ impl ParsedImage {
             }
         }
         for &slot in &self.emptied {
-            data.cells[slot as usize * layout.cells..][..layout.cells].fill(None);
+            data.cells[slot as usize * layout.cells..][..layout.cells].fill(Cell::default());
         }
         for (place, value) in self.cells.into_iter().enumerate() {
             let slot = slots[place / layout.cells] as usize;

@@ -80,10 +80,11 @@ impl StateTable {
         if !is_placed {
             return;
         }
-        let row_bytes = self.layout.row_words * size_of::<u64>();
+        let row_words = self.layout.row_words as u32;
         for (index, pointer) in self.pointers.iter().enumerate() {
             let entry = self.directory.at(keys.hashes[select.at(index)]);
-            let slot = ((pointer.addr() - entry.base.addr()) / row_bytes) as u32;
+            // A chunk has fewer than 2^32 words.
+            let slot = ((pointer.addr() - entry.base.addr()) / size_of::<u64>()) as u32 / row_words;
             let chunk = &mut self.chunks[entry.chunk_index() as usize];
             chunk.mark(slot);
             if cells > 0 {

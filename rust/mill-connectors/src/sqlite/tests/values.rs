@@ -26,7 +26,7 @@ fn upsert_each(path: &Path, keys: &[ArrayRef]) -> Result<(), mill_protocol::Erro
     sink.check(&data.schema(), Some(&names))?;
     let mut committer = opened(&sink, None);
     committer.begin()?;
-    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
+    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, threads: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
     let mut a = sink.writer(&data.schema(), &context).unwrap();
     for row in 0..rows {
         a.write(Batch::new(data.slice(row, 1)))?;
@@ -101,7 +101,7 @@ fn appended(path: &Path, array: ArrayRef) -> Result<Vec<String>, mill_protocol::
     sink.check(&data.schema(), None)?;
     let mut committer = opened(&sink, None);
     committer.begin()?;
-    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
+    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, threads: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
     let mut a = sink.writer(&data.schema(), &context).unwrap();
     a.write(Batch::new(data))?;
     committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()])?;
@@ -189,7 +189,7 @@ fn values_of_all_types_are_kept() {
     let sink = SqliteSink::new(&path, "t; DROP", None).unwrap();
     sink.check(&data.schema(), None).unwrap();
     let mut committer = opened(&sink, None);
-    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
+    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, threads: 1, groups: 0..128, is_persistent: true, waker: std::task::Waker::noop().clone() };
     let mut a = sink.writer(&data.schema(), &context).unwrap();
     a.write(Batch::new(data)).unwrap();
     committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()]).unwrap();

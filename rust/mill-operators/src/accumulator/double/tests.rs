@@ -1,4 +1,4 @@
-use super::Double;
+use super::{Double, SMALL_MAX};
 
 fn total(values: &[f64]) -> f64 {
     values.iter().fold(Double::default(), |sum, &value| sum.add(value)).total()
@@ -29,4 +29,16 @@ fn a_quotient_is_rounded_once() {
     let sum = [0.1; 10].iter().fold(Double::default(), |sum, &value| sum.add(value));
     assert_eq!(sum.divided(10.0).total(), 0.1);
     assert_eq!(Double::of(f64::INFINITY).divided(3.0).total(), f64::INFINITY);
+}
+
+#[test]
+fn small_whole_numbers_scale_and_divide_as_others_do() {
+    let bits = |number: Double| number.to_words();
+    for at in 0..2000 {
+        let value = Double::of((f64::from(at) * 0.37).sin() * 10f64.powi(at % 160 - 80)).divided(3.0);
+        for by in [1.0, 2.0, 3.0, 7.0, 1000.0, 8191.0 * 8192.0, SMALL_MAX - 1.0, SMALL_MAX] {
+            assert_eq!(bits(value.scaled_by_small(by)), bits(value.scaled(by)), "{value:?} by {by}");
+            assert_eq!(bits(value.divided_by_small(by)), bits(value.divided(by)), "{value:?} by {by}");
+        }
+    }
 }

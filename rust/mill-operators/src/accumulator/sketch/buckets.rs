@@ -47,9 +47,45 @@ fn entry(bytes: &[u8], at: usize) -> (i32, u64) {
     (key, u64::from_le_bytes(count.try_into().expect("eight bytes are left")))
 }
 
+fn entry_of(key: i32, count: u64) -> [u8; ENTRY] {
+    let mut entry = [0; ENTRY];
+    entry[..4].copy_from_slice(&key.to_le_bytes());
+    entry[4..].copy_from_slice(&count.to_le_bytes());
+    entry
+}
+
 /// Takes a value in.
 pub(super) fn add(cell: &mut Vec<u8>, value: f64) {
-    let key = key_of(value);
+    put(cell, key_of(value), 1);
+}
+
+/// The sketch of one value.
+pub(super) fn single(value: f64) -> [u8; ENTRY] {
+    entry_of(key_of(value), 1)
+}
+
+/// Takes in what another sketch has taken in.
+pub(super) fn merge(cell: &mut Vec<u8>, other: &[u8]) {
+    let (own, others) = (cell.len() / ENTRY, other.len() / ENTRY);
+    if others <= 1 {
+        (0..others).map(|at| entry(other, at)).for_each(|(key, count)| put(cell, key, count));
+        return;
+    }
+    let mut merged = Vec::with_capacity((own + others) * ENTRY);
+    let (mut at, mut other_at) = (0, 0);
+    while at < own || other_at < others {
+        let (key, other_key) = ((at < own).then(|| entry(cell, at)), (other_at < others).then(|| entry(other, other_at)));
+        let least = key.iter().chain(&other_key).map(|(key, _)| *key).min().expect("one of them has an entry");
+        let own_count = key.filter(|(key, _)| *key == least).map(|(_, count)| count);
+        let other_count = other_key.filter(|(key, _)| *key == least).map(|(_, count)| count);
+        (at, other_at) = (at + usize::from(own_count.is_some()), other_at + usize::from(other_count.is_some()));
+        merged.extend(entry_of(least, own_count.unwrap_or(0).saturating_add(other_count.unwrap_or(0))));
+    }
+    *cell = merged;
+}
+
+/// Adds to the count of a bucket.
+fn put(cell: &mut Vec<u8>, key: i32, more: u64) {
     let (mut low, mut high) = (0, cell.len() / ENTRY);
     while low < high {
         let middle = low.midpoint(high);
@@ -57,11 +93,11 @@ pub(super) fn add(cell: &mut Vec<u8>, value: f64) {
     }
     let at = low * ENTRY;
     if at < cell.len() && entry(cell, low).0 == key {
-        let count = entry(cell, low).1.saturating_add(1);
+        let count = entry(cell, low).1.saturating_add(more);
         cell[at + 4..at + ENTRY].copy_from_slice(&count.to_le_bytes());
         return;
     }
-    cell.splice(at..at, key.to_le_bytes().into_iter().chain(1u64.to_le_bytes()));
+    cell.splice(at..at, entry_of(key, more));
 }
 
 /// The value below which this share of the values lies.

@@ -13,42 +13,101 @@ const RANK_MAX: u32 = 64 - BITS + 1;
 const LISTED_MAX: usize = 256;
 const ENTRY: usize = 4;
 
-/// Takes a hash in. The bytes are a list of (register u16, rank u16) in order of registers, or all registers.
-pub(super) fn add(cell: &mut Vec<u8>, hash: u64) {
-    let register = (hash >> (64 - BITS)) as usize;
+/// The register of a hash and what it has to hold.
+#[inline(always)]
+fn place_of(hash: u64) -> (usize, u8) {
     let rank = ((hash << BITS) | 1 << (BITS - 1)).leading_zeros() + 1;
-    if cell.len() == REGISTERS {
-        cell[register] = cell[register].max(rank as u8);
-        return;
+    ((hash >> (64 - BITS)) as usize, rank as u8)
+}
+
+/// An entry of the list: register u16, rank u16.
+#[inline(always)]
+fn entry_of(register: usize, rank: u8) -> [u8; ENTRY] {
+    let [a, b] = (register as u16).to_le_bytes();
+    [a, b, rank, 0]
+}
+
+#[inline(always)]
+fn read_entry(entry: [u8; ENTRY]) -> (usize, u8) {
+    let [a, b, c, d] = entry;
+    (usize::from(u16::from_le_bytes([a, b])), u16::from_le_bytes([c, d]).min(RANK_MAX as u16) as u8)
+}
+
+/// All registers of a sketch that keeps all of them.
+#[inline(always)]
+fn registers_of(cell: &mut Vec<u8>) -> Option<&mut [u8; REGISTERS]> {
+    cell.as_mut_slice().try_into().ok()
+}
+
+/// Takes a hash in. The bytes are a list of entries in order of registers, or all registers.
+#[cfg(test)]
+pub(super) fn add(cell: &mut Vec<u8>, hash: u64) {
+    add_all(cell, [hash].into_iter());
+}
+
+/// Takes hashes in.
+#[inline(always)]
+pub(super) fn add_all(cell: &mut Vec<u8>, mut hashes: impl Iterator<Item = u64>) {
+    while cell.len() != REGISTERS {
+        let Some(hash) = hashes.next() else { return };
+        let (register, rank) = place_of(hash);
+        raise(cell, register, rank);
     }
-    let entry = |cell: &[u8], at: usize| {
-        let bytes = &cell[at * ENTRY..][..ENTRY];
-        (usize::from(u16::from_le_bytes([bytes[0], bytes[1]])), u16::from_le_bytes([bytes[2], bytes[3]]))
+    let registers = registers_of(cell).expect("all registers are kept by now");
+    for (register, rank) in hashes.map(place_of) {
+        registers[register] = registers[register].max(rank);
+    }
+}
+
+/// The sketch of one hash.
+pub(super) fn single(hash: u64) -> [u8; ENTRY] {
+    let (register, rank) = place_of(hash);
+    entry_of(register, rank)
+}
+
+/// Takes in what another sketch has taken in.
+pub(super) fn merge(cell: &mut Vec<u8>, other: &[u8]) {
+    let Ok(other) = <&[u8; REGISTERS]>::try_from(other) else {
+        let entries = other.as_chunks::<ENTRY>().0.iter().map(|&entry| read_entry(entry));
+        entries.for_each(|(register, rank)| raise(cell, register % REGISTERS, rank));
+        return;
     };
-    let listed = cell.len() / ENTRY;
-    let (mut low, mut high) = (0, listed);
-    while low < high {
-        let middle = low.midpoint(high);
-        if entry(cell, middle).0 < register { low = middle + 1 } else { high = middle }
+    if cell.len() != REGISTERS {
+        *cell = unlisted(cell);
     }
-    if low < listed && entry(cell, low).0 == register {
-        let rank = (rank as u16).max(entry(cell, low).1);
-        cell[low * ENTRY + 2..low * ENTRY + 4].copy_from_slice(&rank.to_le_bytes());
+    let registers = registers_of(cell).expect("all registers are kept by now");
+    registers.iter_mut().zip(other).for_each(|(own, other)| *own = (*own).max(*other));
+}
+
+/// Has a register hold at least this.
+#[inline(never)]
+fn raise(cell: &mut Vec<u8>, register: usize, rank: u8) {
+    if let Some(registers) = registers_of(cell) {
+        registers[register] = registers[register].max(rank);
         return;
     }
-    if listed < LISTED_MAX {
-        let [a, b] = (register as u16).to_le_bytes();
-        let [c, d] = (rank as u16).to_le_bytes();
-        cell.splice(low * ENTRY..low * ENTRY, [a, b, c, d]);
+    let (entries, _) = cell.as_chunks_mut::<ENTRY>();
+    let at = entries.partition_point(|&entry| read_entry(entry).0 < register);
+    if let Some(entry) = entries.get_mut(at).filter(|entry| read_entry(**entry).0 == register) {
+        *entry = entry_of(register, rank.max(read_entry(*entry).1));
         return;
     }
+    if entries.len() < LISTED_MAX {
+        cell.splice(at * ENTRY..at * ENTRY, entry_of(register, rank));
+        return;
+    }
+    *cell = unlisted(cell);
+    cell[register] = cell[register].max(rank);
+}
+
+/// All registers of a sketch that lists them.
+fn unlisted(cell: &[u8]) -> Vec<u8> {
     let mut registers = vec![0u8; REGISTERS];
-    for at in 0..listed {
-        let (register, rank) = entry(cell, at);
-        registers[register % REGISTERS] = rank.min(RANK_MAX as u16) as u8;
+    for &entry in cell.as_chunks::<ENTRY>().0 {
+        let (register, rank) = read_entry(entry);
+        registers[register % REGISTERS] = rank;
     }
-    registers[register] = registers[register].max(rank as u8);
-    *cell = registers;
+    registers
 }
 
 /// How many different hashes were taken in, about.

@@ -56,3 +56,50 @@ fn extreme_values_have_buckets_in_order() {
         assert!(is_near, "{found} for {value}");
     }
 }
+
+#[test]
+fn sketches_of_parts_merge_into_that_of_all_values() {
+    // Lists, all registers, and both of them, in either order.
+    for (left, right) in [(0, 0), (0, 40), (40, 30), (200, 200), (100_000, 40), (40, 100_000), (100_000, 90_000)] {
+        let sketch = |values: std::ops::Range<u64>| {
+            let mut cell = Vec::new();
+            registers::add_all(&mut cell, values.map(hash));
+            cell
+        };
+        let all = sketch(0..left + right);
+        let mut merged = sketch(0..left);
+        registers::merge(&mut merged, &sketch(left..left + right));
+        assert_eq!(registers::estimate(&merged), registers::estimate(&all), "{left} and {right}");
+        if merged.len() == all.len() {
+            assert_eq!(merged, all);
+        }
+    }
+    let mut singles = Vec::new();
+    hashes_of(500).for_each(|hash| registers::merge(&mut singles, &registers::single(hash)));
+    let mut all = Vec::new();
+    registers::add_all(&mut all, hashes_of(500));
+    assert_eq!(singles, all);
+}
+
+fn hashes_of(values: u64) -> impl Iterator<Item = u64> {
+    (0..values).map(hash)
+}
+
+#[test]
+fn buckets_of_parts_merge_into_those_of_all_values() {
+    let values: Vec<f64> = (-50i32..950).map(|i| f64::from(i * i % 331) * 0.37 * f64::from(i.signum())).collect();
+    let sketch = |values: &[f64]| {
+        let mut cell = Vec::new();
+        values.iter().for_each(|&value| buckets::add(&mut cell, value));
+        cell
+    };
+    let all = sketch(&values);
+    for cut in [0, 1, 2, 500, 998, 999, 1000] {
+        let mut merged = sketch(&values[..cut]);
+        buckets::merge(&mut merged, &sketch(&values[cut..]));
+        assert_eq!(merged, all, "cut at {cut}");
+    }
+    let mut singles = Vec::new();
+    values.iter().for_each(|&value| buckets::merge(&mut singles, &buckets::single(value)));
+    assert_eq!(singles, all);
+}
