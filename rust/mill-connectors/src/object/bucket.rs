@@ -77,6 +77,7 @@ struct Clients {
 #[derive(Clone)]
 enum Uploads {
     Parts(Arc<dyn MultipartStore>),
+    #[cfg_attr(not(feature = "hdfs"), expect(dead_code, reason = "only HDFS takes whole files"))]
     Whole(Arc<dyn WholeFiles>),
     /// Nobody writes to the web.
     None,
