@@ -1,6 +1,6 @@
 # make run   builds the engine, installs it into .venv and runs the main example
 # make test  everything that needs no server
-# make test-servers  the tests against a real Apache Kafka, which Maven fetches (Java 17, mvn), PostgreSQL, MariaDB and Redis (their packages), an S3 server (moto), Azurite (npm), and a headless Chromium; skips what is missing
+# make test-servers  the tests against a real Apache Kafka and HDFS, which Maven fetches (Java 17, mvn), PostgreSQL, MariaDB and Redis (their packages), an S3 server (moto), Azurite (npm), and a headless Chromium; skips what is missing
 # make count  instructions of the micro benchmarks against the reference in benches/results (needs valgrind)
 # make test-pythons  the Python tests on every other CPython on PATH or under pyenv, from one wheel (PYTHONS="3.12 3.13", none)
 # make docs  the documentation site, into site/; any warning or dead link is an error

@@ -11,9 +11,9 @@ from millstream.errors import PlanError
 
 __all__ = ["file_or_object", "is_url", "local_path", "real_place", "state_path"]
 
-_STORES = ("s3", "gs", "az", "http", "https")
+_STORES = ("s3", "gs", "az", "hdfs", "http", "https")
 # What pathlib makes of a URL.
-_MERGED = re.compile(r"(s3|gs|az|https?):/(?!/)")
+_MERGED = re.compile(r"(s3|gs|az|hdfs|https?):/(?!/)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/(?=/)")
 
 
@@ -117,7 +117,7 @@ def state_path(path: str | os.PathLike[str], what: str) -> str:
     if not is_url(given):
         return given
     if given.startswith("http"):
-        raise PlanError(f"{what}: {given!r:.200} is on the web, which can only be read: checkpoints are in a directory, or at s3://, gs:// or az://")
+        raise PlanError(f"{what}: {given!r:.200} is on the web, which can only be read: checkpoints are in a directory, or at s3://, gs://, az:// or hdfs://")
     scheme, rest = given.split("://", 1)
     return f"{scheme}://{rest.rstrip('/')}"
 
@@ -152,6 +152,6 @@ def _elsewhere(what: str, text: str, scheme: str) -> str:
     near = did_you_mean(scheme, ("file", *_STORES))
     return (
         f"{what}: {text!r:.200} is on {scheme}, which Millstream does not know{near} "
-        "(a path of this machine, file://, s3://, gs:// and az:// are known, and http(s):// to read): "
+        "(a path of this machine, file://, s3://, gs://, az:// and hdfs:// are known, and http(s):// to read): "
         "copy them to or from a local path, or mount the store"
     )

@@ -1,4 +1,4 @@
-"""A broker, database servers, object stores for all tests of this folder, and clients that owe the engine nothing."""
+"""A broker, database servers, object stores and an HDFS for all tests of this folder, and clients that owe the engine nothing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import azurite
 import browser
 import gcs
+import hdfs
 import kafka
 import mariadb
 import postgres
@@ -126,6 +127,26 @@ def bucket(store: s3.Server) -> Iterator[s3.Bucket]:
 
 
 @pytest.fixture(scope="session")
+def hdfs_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hdfs.Cluster]:
+    """Give an HDFS; whoever kills a part of it starts it again."""
+    skip_if_missing(hdfs.missing())
+    hdfs.fetch()
+    started = hdfs.Cluster(tmp_path_factory.mktemp("hdfs")).start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def hdfs_folder(hdfs_cluster: hdfs.Cluster) -> Iterator[hdfs.Folder]:
+    """Give a directory of HDFS that no other test has, and the user that it is of."""
+    import millstream as mill
+
+    mill.storage(hdfs.OPTIONS, url="hdfs://")
+    yield hdfs.Folder(hdfs_cluster, f"t{next(_NUMBERS)}")
+    mill.storage({}, url="hdfs://")
+
+
+@pytest.fixture(scope="session")
 def google(store: s3.Server) -> Iterator[gcs.Server]:
     """Give what speaks as Google Cloud Storage does."""
     started = gcs.Server(store)
@@ -145,14 +166,16 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[azurite.Server]:
     started.stop()
 
 
-@pytest.fixture(params=["gs", "az"])
-def place(request: pytest.FixtureRequest) -> Iterator[gcs.Bucket | azurite.Bucket]:
-    """Give a bucket of each store in turn, that no other test has, and options with which it is reached."""
+@pytest.fixture(params=["hdfs", "gs", "az"])
+def place(request: pytest.FixtureRequest) -> Iterator[hdfs.Folder | gcs.Bucket | azurite.Bucket]:
+    """Give a directory or bucket of each store in turn, that no other test has, and options with which it is reached."""
     import millstream as mill
 
     name = f"t{next(_NUMBERS)}"
-    made: gcs.Bucket | azurite.Bucket
-    if request.param == "gs":
+    made: hdfs.Folder | gcs.Bucket | azurite.Bucket
+    if request.param == "hdfs":
+        made = hdfs.Folder(request.getfixturevalue("hdfs_cluster"), name)
+    elif request.param == "gs":
         made = gcs.Bucket(request.getfixturevalue("google"), request.getfixturevalue("store"), f"bucket-{name}")
     else:
         made = azurite.Bucket(request.getfixturevalue("azure"), f"box-{name}")

@@ -63,15 +63,23 @@ Configuration:
 JAVA = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
-def missing() -> str | None:
-    """Say what is missing here to run a broker; None if nothing is."""
+def missing_java(what: str) -> str | None:
+    """Say what is missing here of Java to run a server; None if nothing is."""
     java = shutil.which("java")
     if java is None:
-        return f"there is no java; Kafka needs version {JAVA_MIN} or newer (Debian: apt install openjdk-17-jre-headless)"
+        return f"there is no java; {what} needs version {JAVA_MIN} or newer (Debian: apt install openjdk-17-jre-headless)"
     told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = told.split('"')[1].split(".")[0] if told.count('"') >= 2 else ""
     if not version.isdigit() or int(version) < JAVA_MIN:
-        return f"java is {told.splitlines()[0] if told else 'unusable'}; Kafka needs version {JAVA_MIN} or newer"
+        return f"java is {told.splitlines()[0] if told else 'unusable'}; {what} needs version {JAVA_MIN} or newer"
+    return None
+
+
+def missing() -> str | None:
+    """Say what is missing here to run a broker; None if nothing is."""
+    reason = missing_java("Kafka")
+    if reason is not None:
+        return reason
     if not _is_fetched() and shutil.which("mvn") is None:
         return "there is no mvn to fetch Kafka with (Debian: apt install maven)"
     return None

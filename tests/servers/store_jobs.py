@@ -2,7 +2,7 @@
 
     python store_jobs.py ROOT OPTIONS IN OUT STATE --rows 3000 --parallelism 2
 
-ROOT is what the options are for, as in ``gs://bucket``; OPTIONS are a JSON. IN may be ``-``, for numbers that are made.
+ROOT is what the options are for, as in ``hdfs://host:port``; OPTIONS are a JSON. IN may be ``-``, for numbers that are made.
 """
 
 from __future__ import annotations

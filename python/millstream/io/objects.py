@@ -1,4 +1,4 @@
-"""Options of object stores."""
+"""Options of object stores and of HDFS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PLACE = "mill.storage()"
 
 
 def storage(options: Mapping[str, str | bool | int], *, url: str = "") -> None:
-    """Set credentials and options of object stores, for this process.
+    """Set credentials and options of object stores and of HDFS, for this process.
 
     Readers and sinks take the options that are set when they are declared, and again when they open an object. What is not set is taken from the environment, under
     the names that the tools of the store use, such as ``AWS_ACCESS_KEY_ID``. Setting options again replaces all that were set
@@ -25,10 +25,11 @@ def storage(options: Mapping[str, str | bool | int], *, url: str = "") -> None:
     options
         Options by name, in small letters: ``aws_access_key_id``, ``aws_secret_access_key``, ``aws_session_token``,
         ``aws_region``, ``aws_endpoint``, ``aws_allow_http``, ``aws_virtual_hosted_style_request``, ``aws_skip_signature``;
-        ``google_service_account``; ``azure_storage_account_name``, ``azure_storage_account_key``; for all stores ``timeout``,
-        ``connect_timeout``, ``proxy_url``. The names are those of the ``object_store`` crate, which knows more of them.
+        ``google_service_account``; ``azure_storage_account_name``, ``azure_storage_account_key``; for all of these ``timeout``,
+        ``connect_timeout``, ``proxy_url``. The names are those of the ``object_store`` crate, which knows more of them. For HDFS
+        ``hdfs_user``, and all that Hadoop calls ``dfs.…``, ``hadoop.…``, ``fs.…`` or ``ipc.…``.
     url
-        The bucket that the options are for, such as ``"s3://bucket"``, or the stores, such as ``"s3://"``. By default they are for
+        The bucket that the options are for, such as ``"s3://bucket"`` or ``"hdfs://namenode:8020"``, or the stores, such as ``"s3://"``. By default they are for
         all stores, and each store takes those of its kind. Options of a bucket override those of all.
 
     Raises
@@ -51,7 +52,7 @@ def storage(options: Mapping[str, str | bool | int], *, url: str = "") -> None:
         raise PlanError(f'{_PLACE} takes a dict, as in {{"aws_region": "eu-central-1"}}, not {type(options).__name__}')
     if not isinstance(url, str):
         raise PlanError(f"{_PLACE}: url is a text such as \"s3://bucket\", not {type(url).__name__}")
-    if url and not url.startswith(("s3://", "gs://", "az://", "http://", "https://")):
+    if url and not url.startswith(("s3://", "gs://", "az://", "hdfs://", "http://", "https://")):
         raise PlanError(f"{_PLACE}: url is a bucket such as \"s3://bucket\", not {url!r:.80}")
     configure_storage(url, [(_name(name), _value(name, value)) for name, value in options.items()])
 

@@ -21,7 +21,7 @@ use mill_connectors::{Condition, ObjectPrefix, Transfer, Written};
 use mill_frame::block::SharedBytes;
 use mill_protocol::{Ending, Error, Result};
 use mill_runtime::{Owner, SavepointCopier, spawn_thread};
-use mill_snapshot::{Blob, Blobs, Disk, Entry, Error as StoreError, Lease, OnlyIf, Pending, Put, RealDisk, Remote, Store, Take, Version};
+use mill_snapshot::{Blob, Blobs, Disk, Entry, Error as StoreError, HEAD, Lease, OnlyIf, Pending, Put, RealDisk, Remote, Store, Take, Version};
 
 use crate::process::{Standing, standing, this};
 use crate::recovery::failed;
@@ -284,6 +284,7 @@ impl Blobs for Objects {
 
     fn put(&self, name: &str, bytes: Vec<u8>, only_if: OnlyIf<'_>) -> io::Result<Put> {
         let condition = match only_if {
+            OnlyIf::Absent if name == HEAD => Condition::AbsentAndChanging,
             OnlyIf::Absent => Condition::Absent,
             OnlyIf::Is(version) => Condition::Is(version.tag.clone(), version.number.clone()),
         };

@@ -3,7 +3,8 @@
 //! ```text
 //!   write        an unnamed file in the directory for temporary files
 //!   pre-commit   its bytes become the parts of an upload; key, upload and tags of the parts go into the checkpoint
-//!   commit       the upload is completed: now there is an object part-<epoch>-<task>-<run>.csv
+//!                in HDFS a hidden file, which is written as a whole and synced: its name is what the tags are elsewhere
+//!   commit       the upload is completed: now there is an object part-<epoch>-<task>-<run>.csv; in HDFS by a rename
 //!   recover      what the checkpoint names is completed, every other upload of this sink is aborted
 //!   notes        <state directory>/objects/<sink>-<run>.uploads: a JSON of key and upload a line, synced before its first part
 //! ```
@@ -32,11 +33,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{FileFormat, OnExisting, Shared, fresh_nonce};
 use crate::nearest::quoted;
-use crate::object::{Bucket, Multipart, Patience, Place};
+use crate::object::{Bucket, Extent, Multipart, Patience, Place};
 
-/// Parts are this large, but for the last, and larger in objects that would have too many of them.
-const PART_BYTES: u64 = 8 << 20;
-const PARTS_MAX: u64 = 9_000;
 /// How long the end of a run waits for the store to forget uploads.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// The directory within the state directory.
@@ -92,7 +90,7 @@ impl Target {
     pub(super) fn new(url: &Path, reader: &str) -> Result<Target> {
         let place = Place::of(url)?;
         if place.scheme.is_web() {
-            return Err(Error::plan(format!("{reader}: {url:?} is on the web, which can only be read; write to s3://, gs:// or az://")));
+            return Err(Error::plan(format!("{reader}: {url:?} is on the web, which can only be read; write to s3://, gs://, az:// or hdfs://")));
         }
         let bucket = Bucket::of(&place)?;
         let key = place.key.trim_matches('/');
@@ -140,19 +138,8 @@ impl Target {
                 notes.add(&upload)?;
             }
         }
-        let part_bytes = PART_BYTES.max(file.bytes.div_ceil(PARTS_MAX));
-        let mut parts = Vec::new();
-        let mut at = 0;
-        // An object without bytes has one part without bytes.
-        while at < file.bytes || parts.is_empty() {
-            let mut data = vec![0; part_bytes.min(file.bytes - at) as usize];
-            file.file.read_exact_at(&mut data, file.start + at).map_err(|e| {
-                Error::connector(format!("cannot read back what is to be written to {:?}: {e}", self.path(&key))).because(e)
-            })?;
-            at += data.len() as u64;
-            reach("object.part")?;
-            parts.push(self.bucket.put_part(&upload, parts.len(), data.into(), ending.as_ref())?);
-        }
+        let data = Extent { file: Arc::clone(&file.file), start: file.start, bytes: file.bytes };
+        let parts = self.bucket.send(&upload, &data, ending.as_ref())?;
         Ok(Uploaded { key, upload: upload.id, parts, bytes: file.bytes, is_empty: file.is_empty })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,10 +26,11 @@ use object_store::{
 use super::client::{Patience, wait};
 use super::options::Options;
 use super::place::{Place, Scheme};
+use super::whole::{Extent, WholeFiles};
 
 /// How often and how long a request is repeated that the store does not answer, or answers with a failure of its own: while a job
 /// runs, and before it, where somebody waits for the plan.
-const RETRIES: (usize, Duration) = (12, Duration::from_secs(60));
+pub(super) const RETRIES: (usize, Duration) = (12, Duration::from_secs(60));
 const RETRIES_OF_PLAN: (usize, Duration) = (3, Duration::from_secs(10));
 /// How long connecting may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -46,12 +48,15 @@ const DENIED: [&str; 7] =
 /// The pauses before an answer that broke off is asked for again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Parts are this large, but for the last, and larger in objects that would have too many of them.
+const PART_BYTES: u64 = 8 << 20;
+const PARTS_MAX: u64 = 9_000;
 /// So many uploads are given up at the same time.
 const ABORTS_AT_ONCE: usize = 16;
 /// So much is shown of what a store says.
 const SAID_CHARS_MAX: usize = 400;
 
-/// A bucket, or a host of the web.
+/// A bucket, or an HDFS, or a host of the web.
 pub(crate) struct Bucket {
     scheme: Scheme,
     root: String,
@@ -65,7 +70,17 @@ pub(crate) struct Bucket {
 #[derive(Clone)]
 struct Clients {
     objects: Arc<dyn ObjectStore>,
-    parts: Option<Arc<dyn MultipartStore>>,
+    uploads: Uploads,
+}
+
+/// How objects are written that become visible later.
+#[derive(Clone)]
+enum Uploads {
+    Parts(Arc<dyn MultipartStore>),
+    #[cfg_attr(not(feature = "hdfs"), expect(dead_code, reason = "only HDFS takes whole files"))]
+    Whole(Arc<dyn WholeFiles>),
+    /// Nobody writes to the web.
+    None,
 }
 
 /// An upload that has begun: the key, and what the store calls it.
@@ -152,9 +167,12 @@ impl Bucket {
         Arc::clone(&self.clients.objects)
     }
 
-    /// The same, and the one for uploads in parts.
-    pub(super) fn both(&self) -> Result<(Arc<dyn ObjectStore>, Arc<dyn MultipartStore>)> {
-        Ok((self.objects(), self.parts()?))
+    /// The client for uploads in parts, if the store has them.
+    pub(super) fn parts(&self) -> Option<Arc<dyn MultipartStore>> {
+        match &self.clients.uploads {
+            Uploads::Parts(parts) => Some(Arc::clone(parts)),
+            Uploads::Whole(_) | Uploads::None => None,
+        }
     }
 
     /// Whether an answer says that there is no such bucket.
@@ -217,16 +235,49 @@ impl Bucket {
 
     /// Begins an upload.
     pub(crate) fn create(&self, key: &str, ending: Option<&Ending>) -> Result<Multipart> {
-        let (parts, at) = (self.parts()?, location(key)?);
-        let id = self.said(key, ending, "begin an upload of", async move { parts.create_multipart(&at).await })?;
+        let at = location(key)?;
+        let id = match self.clients.uploads.clone() {
+            Uploads::Parts(parts) => self.said(key, ending, "begin an upload of", async move { parts.create_multipart(&at).await })?,
+            // What it writes has this in its name, which is noted before.
+            Uploads::Whole(_) => format!("{:016x}", crate::directory::fresh_nonce()),
+            Uploads::None => return Err(self.only_read()),
+        };
         Ok(Multipart { key: key.to_owned(), id })
     }
 
-    /// Puts a part; returns its tag.
-    pub(crate) fn put_part(&self, upload: &Multipart, index: usize, data: Bytes, ending: Option<&Ending>) -> Result<String> {
-        let (parts, at, id) = (self.parts()?, location(&upload.key)?, upload.id.clone());
-        let put = async move { parts.put_part(&at, &id, index, data.into()).await };
-        Ok(self.said(&upload.key, ending, "upload", put)?.content_id)
+    /// Sends the bytes of an upload; returns what completes it: the tags of its parts, or the name of the hidden file.
+    pub(crate) fn send(&self, upload: &Multipart, data: &Extent, ending: Option<&Ending>) -> Result<Vec<String>> {
+        let (at, id) = (location(&upload.key)?, upload.id.clone());
+        let reach = || {
+            let failed = |e| Error::connector(format!("cannot write {:?}: {e}", self.url(&upload.key))).because(e);
+            mill_fault::reach("object.part").map_err(failed)
+        };
+        match self.clients.uploads.clone() {
+            Uploads::Parts(parts) => {
+                let part_bytes = PART_BYTES.max(data.bytes.div_ceil(PARTS_MAX));
+                let mut tags = Vec::new();
+                let mut sent = 0;
+                // An object without bytes has one part without bytes.
+                while sent < data.bytes || tags.is_empty() {
+                    let mut part = vec![0; part_bytes.min(data.bytes - sent) as usize];
+                    data.file.read_exact_at(&mut part, data.start + sent).map_err(|e| {
+                        Error::connector(format!("cannot read back what is to be written to {:?}: {e}", self.url(&upload.key))).because(e)
+                    })?;
+                    sent += part.len() as u64;
+                    reach()?;
+                    let (parts, at, id, index) = (Arc::clone(&parts), at.clone(), id.clone(), tags.len());
+                    let put = async move { parts.put_part(&at, &id, index, part.into()).await };
+                    tags.push(self.said(&upload.key, ending, "upload", put)?.content_id);
+                }
+                Ok(tags)
+            }
+            Uploads::Whole(files) => {
+                reach()?;
+                let data = data.clone();
+                Ok(vec![self.said(&upload.key, ending, "write", async move { files.write(at, id, data).await })?])
+            }
+            Uploads::None => Err(self.only_read()),
+        }
     }
 
     /// Makes an upload an object; whether the store has answered that it did. An error that says that the upload is not known may
@@ -234,10 +285,20 @@ impl Bucket {
     ///
     /// Returns whether it is complete now; not, if the store says that there is no such upload.
     pub(crate) fn complete(&self, upload: &Multipart, tags: &[String], ending: Option<&Ending>) -> Result<bool> {
-        let (parts, at, id) = (self.parts()?, location(&upload.key)?, upload.id.clone());
-        let tags = tags.iter().map(|tag| PartId { content_id: tag.clone() }).collect();
-        match wait(&self.url(&upload.key), ending, async move { parts.complete_multipart(&at, &id, tags).await })? {
-            Ok(_) => Ok(true),
+        let (at, id, tags) = (location(&upload.key)?, upload.id.clone(), tags.to_vec());
+        let uploads = self.clients.uploads.clone();
+        let request = async move {
+            match uploads {
+                Uploads::Parts(parts) => {
+                    let tags = tags.into_iter().map(|tag| PartId { content_id: tag }).collect();
+                    parts.complete_multipart(&at, &id, tags).await.map(drop)
+                }
+                Uploads::Whole(files) => files.complete(at, id, tags.into_iter().next().unwrap_or_default()).await,
+                Uploads::None => Ok(()),
+            }
+        };
+        match wait(&self.url(&upload.key), ending, request)? {
+            Ok(()) => Ok(true),
             Err(StoreError::NotFound { .. }) => Ok(false),
             Err(error) if NO_SUCH_UPLOAD.iter().any(|code| error.to_string().contains(code)) => Ok(false),
             Err(error) => Err(self.failed("complete the upload of", &upload.key, &error)),
@@ -251,8 +312,15 @@ impl Bucket {
     pub(crate) fn abort_all(&self, uploads: &[Multipart], patience: Patience<'_>) -> Result<()> {
         let [first, ..] = uploads else { return Ok(()) };
         let requests = uploads.iter().map(|upload| {
-            let (parts, at, id, key) = (self.parts()?, location(&upload.key)?, upload.id.clone(), upload.key.clone());
-            Ok(async move { (key, parts.abort_multipart(&at, &id).await) })
+            let (client, at, id, key) = (self.clients.uploads.clone(), location(&upload.key)?, upload.id.clone(), upload.key.clone());
+            let request = async move {
+                match client {
+                    Uploads::Parts(parts) => parts.abort_multipart(&at, &id).await,
+                    Uploads::Whole(files) => files.abort(at, id).await,
+                    Uploads::None => Ok(()),
+                }
+            };
+            Ok(async move { (key, request.await) })
         });
         let requests = requests.collect::<Result<Vec<_>>>()?;
         let answers = async move { stream::iter(requests).buffer_unordered(ABORTS_AT_ONCE).collect::<Vec<_>>().await };
@@ -277,8 +345,8 @@ impl Bucket {
         if is_plan { &self.of_plan } else { &self.clients }
     }
 
-    fn parts(&self) -> Result<Arc<dyn MultipartStore>> {
-        self.clients.parts.clone().ok_or_else(|| Error::plan(format!("{}: the web can only be read", self.root)))
+    fn only_read(&self) -> Error {
+        Error::plan(format!("{}: the web can only be read", self.root))
     }
 
     fn said<T: Send + 'static>(
@@ -304,6 +372,8 @@ impl Bucket {
             format!("cannot {doing} {url:?}: there is no bucket {:?}", self.root)
         } else if matches!(error, StoreError::Precondition { .. }) {
             format!("{url:?} was changed while it was read: run the job again, and write objects under new names instead of replacing them")
+        } else if is_denied && self.scheme == Scheme::Hdfs {
+            format!("cannot {doing} {url:?}: access is denied: {} names the user ({said})", self.names())
         } else if is_denied && !self.has_credentials {
             format!("cannot {doing} {url:?}: access is denied without credentials: give {} with mill.storage() or the environment ({said})", self.names())
         } else if is_denied {
@@ -321,6 +391,7 @@ impl Bucket {
             Scheme::S3 => "aws_access_key_id and aws_secret_access_key (or aws_skip_signature=\"true\" for a public bucket)",
             Scheme::Gs => "google_service_account (or google_skip_signature=\"true\" for a public bucket)",
             Scheme::Az => "azure_storage_account_name and azure_storage_account_key (or azure_skip_signature=\"true\")",
+            Scheme::Hdfs => "hdfs_user of mill.storage(), or HADOOP_USER_NAME,",
             Scheme::Http | Scheme::Https => "what the server asks for",
         }
     }
@@ -341,7 +412,7 @@ fn has_credentials(scheme: Scheme, options: &Options) -> bool {
         Scheme::S3 => options.has("access_key_id") || is_set("AWS_ACCESS_KEY_ID"),
         Scheme::Gs => options.has("service_account") || options.has("bearer") || is_set("GOOGLE_SERVICE_ACCOUNT"),
         Scheme::Az => options.has("account_key") || options.has("sas") || is_set("AZURE_STORAGE_ACCOUNT_KEY"),
-        Scheme::Http | Scheme::Https => true,
+        Scheme::Hdfs | Scheme::Http | Scheme::Https => true,
     }
 }
 
@@ -370,7 +441,7 @@ fn build(place: &Place, options: &Options, (max_retries, retry_timeout): (usize,
                 builder = builder.with_config(AmazonS3ConfigKey::from_str(name)?, value);
             }
             let store = Arc::new(builder.build()?);
-            Clients { objects: Arc::clone(&store) as _, parts: Some(store) }
+            Clients { objects: Arc::clone(&store) as _, uploads: Uploads::Parts(store) }
         }
         Scheme::Gs => {
             let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(&place.bucket).with_retry(retry);
@@ -381,7 +452,7 @@ fn build(place: &Place, options: &Options, (max_retries, retry_timeout): (usize,
                 builder = builder.with_config(GoogleConfigKey::from_str(name)?, value);
             }
             let store = Arc::new(builder.build()?);
-            Clients { objects: Arc::clone(&store) as _, parts: Some(store) }
+            Clients { objects: Arc::clone(&store) as _, uploads: Uploads::Parts(store) }
         }
         Scheme::Az => {
             let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(&place.bucket).with_retry(retry);
@@ -392,7 +463,18 @@ fn build(place: &Place, options: &Options, (max_retries, retry_timeout): (usize,
                 builder = builder.with_config(AzureConfigKey::from_str(name)?, value);
             }
             let store = Arc::new(builder.build()?);
-            Clients { objects: Arc::clone(&store) as _, parts: Some(store) }
+            Clients { objects: Arc::clone(&store) as _, uploads: Uploads::Parts(store) }
+        }
+        #[cfg(feature = "hdfs")]
+        Scheme::Hdfs => {
+            let given = given.map(|(name, value)| (name.clone(), value.clone()));
+            let store = Arc::new(super::hdfs::Hdfs::new(&place.bucket, given, (max_retries, retry_timeout))?);
+            Clients { objects: Arc::clone(&store) as _, uploads: Uploads::Whole(store) }
+        }
+        #[cfg(not(feature = "hdfs"))]
+        Scheme::Hdfs => {
+            let what = "this build of Millstream has no HDFS: build it with its feature \"hdfs\", which the wheels have";
+            return Err(StoreError::NotSupported { source: what.into() });
         }
         Scheme::Http | Scheme::Https => {
             // Who writes http:// has said that it may be.
@@ -404,7 +486,7 @@ fn build(place: &Place, options: &Options, (max_retries, retry_timeout): (usize,
                 clients = clients.with_config(ClientConfigKey::from_str(name)?, value);
             }
             let builder = HttpBuilder::new().with_url(place.root()).with_retry(retry).with_client_options(clients);
-            Clients { objects: Arc::new(builder.build()?), parts: None }
+            Clients { objects: Arc::new(builder.build()?), uploads: Uploads::None }
         }
     })
 }
@@ -421,6 +503,7 @@ fn said_in(text: &str) -> String {
         (Some(code), None) => code,
         _ => {
             let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let text = text.strip_prefix("Generic HDFS error: ").map(str::to_owned).unwrap_or(text);
             // As in "Generic S3 error: Error performing GET http://host/bucket/key in 3ms, after 2 retries, … - HTTP error".
             let Some((request, said)) = text.split_once("Error performing ").and_then(|(_, rest)| rest.split_once(" - ")) else { return text };
             let mut parts = request.split(", ");

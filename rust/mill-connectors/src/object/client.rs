@@ -35,6 +35,12 @@ fn runtime() -> Result<Arc<Runtime>> {
     Ok(runtime)
 }
 
+/// The runtime, for clients that start tasks of their own.
+#[cfg(feature = "hdfs")]
+pub(super) fn handle() -> Result<tokio::runtime::Handle> {
+    Ok(runtime()?.handle().clone())
+}
+
 /// For how long a request is waited for; the client itself gives up after a while, too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Patience<'a> {

@@ -30,8 +30,11 @@ const NAMES: &[&str] = &[
     "azure_storage_token", "azure_storage_endpoint", "azure_storage_use_emulator", "azure_use_azure_cli", "azure_skip_signature",
     "allow_http", "allow_invalid_certificates", "connect_timeout", "timeout", "read_timeout", "proxy_url",
     "proxy_ca_certificate", "proxy_excludes", "pool_idle_timeout", "pool_max_idle_per_host", "http1_only", "http2_only",
-    "user_agent",
+    "user_agent", "hdfs_user",
 ];
+
+/// What the names of Hadoop's own options begin with.
+const OF_HADOOP: [&str; 4] = ["dfs.", "fs.", "hadoop.", "ipc."];
 
 /// Whose option a name is; none if nobody knows it. A name of clients in general is everybody's.
 fn is_of(name: &str, scheme: Scheme) -> bool {
@@ -39,8 +42,13 @@ fn is_of(name: &str, scheme: Scheme) -> bool {
         Scheme::S3 => AmazonS3ConfigKey::from_str(name).is_ok(),
         Scheme::Gs => GoogleConfigKey::from_str(name).is_ok(),
         Scheme::Az => AzureConfigKey::from_str(name).is_ok(),
+        Scheme::Hdfs => name == "hdfs_user" || is_of_hadoop(name),
         Scheme::Http | Scheme::Https => ClientConfigKey::from_str(name).is_ok(),
     }
+}
+
+fn is_of_hadoop(name: &str) -> bool {
+    OF_HADOOP.iter().any(|beginning| name.starts_with(beginning))
 }
 
 /// The bucket is in the URL.
@@ -66,11 +74,12 @@ pub fn configure(prefix: &str, options: impl IntoIterator<Item = (String, String
     }
     let mut checked = BTreeMap::new();
     for (name, value) in options {
-        let lower = name.to_ascii_lowercase();
+        // Those of Hadoop have names of clusters in them, in letters of both kinds.
+        let lower = if is_of_hadoop(&name) { name.clone() } else { name.to_ascii_lowercase() };
         if is_bucket(&lower) {
             return Err(Error::plan(format!("mill.storage(): {name:?} is part of the URL, as in \"s3://bucket/path\"; leave it out")));
         }
-        let is_known = [Scheme::S3, Scheme::Gs, Scheme::Az, Scheme::Https].into_iter().any(|scheme| is_of(&lower, scheme));
+        let is_known = [Scheme::S3, Scheme::Gs, Scheme::Az, Scheme::Hdfs, Scheme::Https].into_iter().any(|scheme| is_of(&lower, scheme));
         if !is_known {
             let near = did_you_mean(&lower, NAMES.iter().copied());
             return Err(Error::plan(format!("mill.storage(): there is no option {name:?}{near}")));
@@ -129,5 +138,5 @@ impl Options {
 }
 
 fn is_of_stores(name: &str) -> bool {
-    ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix))
+    ["AWS_", "GOOGLE_", "AZURE_", "HADOOP_"].iter().any(|prefix| name.starts_with(prefix))
 }

@@ -12,18 +12,25 @@ pub(crate) enum Scheme {
     S3,
     Gs,
     Az,
+    Hdfs,
     Http,
     Https,
 }
 
-const SCHEMES: [(&str, Scheme); 5] =
-    [("s3", Scheme::S3), ("gs", Scheme::Gs), ("az", Scheme::Az), ("http", Scheme::Http), ("https", Scheme::Https)];
+const SCHEMES: [(&str, Scheme); 6] = [
+    ("s3", Scheme::S3),
+    ("gs", Scheme::Gs),
+    ("az", Scheme::Az),
+    ("hdfs", Scheme::Hdfs),
+    ("http", Scheme::Http),
+    ("https", Scheme::Https),
+];
 
 /// An object, or what the keys of objects begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) scheme: Scheme,
-    /// The bucket, or the host with its port.
+    /// The bucket, or the host with its port, or the name of several NameNodes.
     pub(crate) bucket: String,
     /// As the store has it, without a slash at the front.
     pub(crate) key: String,
@@ -72,7 +79,7 @@ impl Place {
             return Err(Error::plan(format!("a URL {name}://… has a user or password in it: give credentials with mill.storage() instead")));
         }
         if bucket.is_empty() {
-            let what = if scheme.is_web() { "host" } else { "bucket" };
+            let what = if scheme.is_web() || scheme == Scheme::Hdfs { "host" } else { "bucket" };
             return Err(Error::plan(format!("{text:?} names no {what}: write {name}://{what}/path")));
         }
         if scheme.is_web() && key.contains(['?', '#']) {

@@ -17,6 +17,7 @@ use object_store::{Error as StoreError, GetOptions, ObjectStoreExt as _, PutMode
 use super::bucket::Bucket;
 use super::client::{self, Patience};
 use super::place::{Place, is_object, location};
+use super::whole::Changing;
 
 /// Larger objects are written in parts and read in ranges of this size.
 const PIECE_BYTES: u64 = 8 << 20;
@@ -54,6 +55,8 @@ pub enum Written {
 pub enum Condition {
     /// There is none of this name.
     Absent,
+    /// The same, of an object that will be changed on conditions.
+    AbsentAndChanging,
     /// It is the version with this entity tag, and with this, that is there.
     Is(Option<String>, Option<String>),
 }
@@ -87,7 +90,7 @@ impl ObjectPrefix {
     pub fn new(url: &Path, ending: Ending) -> Result<ObjectPrefix> {
         let place = Place::of(url)?;
         if place.scheme.is_web() {
-            return Err(Error::plan(format!("{url:?} is on the web, which can only be read: checkpoints go to s3://, gs:// or az://")));
+            return Err(Error::plan(format!("{url:?} is on the web, which can only be read: checkpoints go to s3://, gs://, az:// or hdfs://")));
         }
         let key = place.key.trim_matches('/').to_owned();
         let place = Place { key, ..place };
@@ -150,11 +153,14 @@ impl ObjectPrefix {
     /// When the store does not answer, or refuses for another reason; the object may have been written all the same.
     pub fn put(&self, name: &str, bytes: Vec<u8>, condition: Condition) -> Result<Written> {
         let (objects, key) = (self.bucket.objects(), self.key(name)?);
-        let mode = match condition {
-            Condition::Absent => PutMode::Create,
+        let mut options = PutOptions::default();
+        if matches!(condition, Condition::AbsentAndChanging) {
+            options.extensions.insert(Changing);
+        }
+        options.mode = match condition {
+            Condition::Absent | Condition::AbsentAndChanging => PutMode::Create,
             Condition::Is(e_tag, version) => PutMode::Update(UpdateVersion { e_tag, version }),
         };
-        let options = PutOptions { mode, ..PutOptions::default() };
         let request = async move { objects.put_opts(&key, bytes.into(), options).await };
         match client::wait(&self.shown(name), self.patience(), request)? {
             Ok(put) => Ok(Written::Done(put.e_tag, put.version)),
@@ -169,15 +175,10 @@ impl ObjectPrefix {
             Ok(key) => key,
             Err(error) => return told(Transfer::Failed(error)),
         };
-        let (objects, parts) = match self.bucket.both() {
-            Ok(both) => both,
-            Err(error) => return told(Transfer::Failed(error)),
-        };
+        let (objects, parts) = (self.bucket.objects(), self.bucket.parts());
         let request = async move {
             let total = bytes.len() as u64;
-            if total <= PIECE_BYTES {
-                return objects.put(&key, bytes.into()).await.map(drop);
-            }
+            let Some(parts) = parts.filter(|_| total > PIECE_BYTES) else { return objects.put(&key, bytes.into()).await.map(drop) };
             let piece = PIECE_BYTES.max(total.div_ceil(PIECES_MAX)) as usize;
             let id = parts.create_multipart(&key).await?;
             let pieces = (0..bytes.len().div_ceil(piece)).map(|index| {
