@@ -61,7 +61,7 @@ fn stages(frames: &[Batch], make: impl Fn(&Stream) -> mill_protocol::Result<Stre
 fn operator(stages: &[Stage], is_wanted: impl Fn(&StageKind) -> bool) -> Box<dyn Operator> {
     let stage = stages.iter().find(|stage| is_wanted(&stage.kind)).expect("the plan has such a stage");
     let context =
-        TaskContext { step: stage.name.clone(), index: 0, parallelism: 1, groups: 0..128, is_persistent: false, waker: std::task::Waker::noop().clone() };
+        TaskContext { step: stage.name.clone(), index: 0, parallelism: 1, threads: 1, groups: 0..128, is_persistent: false, waker: std::task::Waker::noop().clone() };
     mill_operators::build(stage, &context).expect("the stage is sound")
 }
 
