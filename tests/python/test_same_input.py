@@ -161,7 +161,7 @@ def test_what_nothing_tells_apart_asks_for_a_name(inputs: Path) -> None:
     mill.run(union(None))
 
 
-@pytest.mark.parametrize("path", ["HDFS://h/x", "ftp://h/x", "file://host/x"])
+@pytest.mark.parametrize("path", ["SMB://h/x", "ftp://h/x", "file://host/x"])
 def test_paths_elsewhere_are_refused(inputs: Path, path: str) -> None:
     stream = mill.from_iter([1])
     before = sorted(os.listdir())

@@ -51,7 +51,7 @@ def test_no_name_node(tmp_path: Path) -> None:
 
 def test_rights(hdfs_folder: hdfs.Folder, tmp_path: Path) -> None:
     hdfs_folder.cluster.make(f"{hdfs_folder.path}/private", "somebody", "700")
-    hdfs_folder.put("private/a.csv", b"n\n1\n")
+    hdfs_folder.cluster.put(f"{hdfs_folder.path}/private/a.csv", b"n\n1\n", "somebody")
     for declare in (
         lambda: mill.read_csv(hdfs_folder.url("private/a.csv"), schema={"n": int}).collect(),
         lambda: mill.run(counts(1).write_csv(hdfs_folder.url("private/out/"))),
