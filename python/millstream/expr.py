@@ -981,7 +981,8 @@ class Expr(Mathematics):
 
         Sums of squared distances from the mean are updated and merged as by Chan, Golub and LeVeque (1983), in twice the
         precision of a float. So digits do not cancel for values that are large compared to their spread, and the rounded
-        result does not depend on the order of the records.
+        result does not depend on the order of the records. Values that a float cannot hold, such as decimals of more than 15
+        digits, are rounded to floats first.
 
         Examples
         --------

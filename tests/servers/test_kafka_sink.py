@@ -14,6 +14,7 @@ from typing import Any
 import job_process
 import kafka
 import kafka_kills
+import pyarrow as pa
 import pytest
 from cluster import Cluster
 from job_process import SECONDS_MAX
@@ -56,6 +57,18 @@ def test_what_becomes_of_columns(cluster: Cluster) -> None:
     assert first.headers() == [("trace", b"t"), ("none", None)]
     assert json.loads(first.value()) == {"k": "a", "x": 1.5, "p": 3, "at": "2026-01-02T03:04:05.678", "h": {"trace": "t", "none": None}}
     assert (second.partition(), second.key(), second.headers()) == (0, None, None)
+
+
+def test_a_header_without_a_name_is_refused(cluster: Cluster) -> None:
+    topic = cluster.topic("out", 1)
+    entry = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
+    headers = pa.array([[{"key": "a", "value": "1"}], [{"key": "b", "value": "2"}, {"key": None, "value": "3"}], None], entry)
+    stream = mill.from_arrow(pa.table({"x": [1, 2, 3], "h": headers}))
+    with pytest.raises(mill.DataError, match="headers.*one of them has no name: its key is null"):
+        mill.run(stream.write_kafka(cluster.address, topic, format="json", headers="h"))
+    report = mill.run(stream.write_kafka(cluster.address, topic, format="json", headers="h"), on_error="skip")
+    assert report.rows_skipped == 1
+    assert [json.loads(message.value())["x"] for message in cluster.read(topic)][-2:] == [1, 3]
 
 
 def test_expressions_and_raw(cluster: Cluster) -> None:

@@ -256,15 +256,64 @@ def test_a_table_that_grows_while_everything_is_killed(database: postgres.Server
     following.stop()
 
 
-def test_a_sequence_that_was_set_back_is_an_error(database: postgres.Server, schema: str, tmp_path: Path) -> None:
+def test_a_row_that_did_not_come_from_the_sequence_is_an_error(database: postgres.Server, schema: str, tmp_path: Path) -> None:
     database.execute(f"create table {schema}.t (id serial primary key)")
-    for state, spoil in enumerate([f"truncate {schema}.t restart identity", f"insert into {schema}.t values (1000)"]):
-        database.execute(f"drop table if exists {schema}.out; insert into {schema}.t select from generate_series(1, 10)")
-        following = Following(database, schema, tmp_path / str(state))
-        following.wait_for(*[n for (n,) in database.rows(f"select id from {schema}.t order by id")])
-        database.execute(spoil)
-        with pytest.raises(mill.DataError, match=r'"id" \d+, but its sequence .*t_id_seq has only reached \d+.*setval'):
-            following.job.wait("30s")
+    database.execute(f"insert into {schema}.t select from generate_series(1, 10)")
+    following = Following(database, schema, tmp_path / "state")
+    following.wait_for(*range(1, 11))
+    database.execute(f"insert into {schema}.t values (1000)")
+    with pytest.raises(mill.DataError, match=r'"id" 1000, but its sequence .*t_id_seq has only reached 10.*setval'):
+        following.job.wait("30s")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "begin; truncate {0}.t restart identity; insert into {0}.t (x) select 2 from generate_series(1, 25); commit",
+        "alter sequence {0}.t_id_seq restart; insert into {0}.t (x) select 2 from generate_series(11, 25) on conflict do nothing",
+        "begin; drop table {0}.t; create table {0}.t (id serial primary key, x int); insert into {0}.t (x) select 2 from generate_series(1, 25); commit",
+    ],
+)
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_table_that_was_replaced_is_an_error(database: postgres.Server, schema: str, tmp_path: Path, spoil: str, is_down: bool) -> None:
+    database.execute(f"create table {schema}.t (id serial primary key, x int); insert into {schema}.t (x) select 1 from generate_series(1, 10)")
+    following = Following(database, schema, tmp_path / "state")
+    following.wait_for(*range(1, 11))
+    if is_down:
+        following.stop()
+    database.execute(spoil.format(schema).replace("on conflict do nothing", "on conflict (id) do nothing"))
+    with pytest.raises(mill.MillstreamError, match="was replaced by another one, or its sequence was restarted"):
+        if is_down:
+            following = Following(database, schema, tmp_path / "state")
+        following.job.wait("30s")
+    assert following.ids() == list(range(1, 11))
+
+
+def test_parts_that_are_made_in_an_open_transaction(database: postgres.Server, schema: str, tmp_path: Path) -> None:
+    database.execute(f"create table {schema}.t (id serial primary key, x int); insert into {schema}.t (x) values (1)")
+    following = Following(database, schema, tmp_path / "state")
+    following.wait_for(1)
+    with psycopg.connect(database.url) as slow:
+        slow.execute(f"create table {schema}.child () inherits ({schema}.t)")
+        slow.execute(f"insert into {schema}.child (x) values (2)")
+        database.execute(f"insert into {schema}.t (x) values (3)")
+        time.sleep(0.5)
+        assert following.ids() == [1]
+        slow.commit()
+    following.wait_for(1, 2, 3)
+    # One whose numbers come from elsewhere cannot be followed.
+    database.execute(f"create table {schema}.other (id serial) inherits ({schema}.t); insert into {schema}.t (x) values (4)")
+    with pytest.raises(mill.PlanError, match=r'column "id" of .*other, which is a part of .* is filled by another sequence'):
+        following.job.wait("30s")
+
+
+def test_a_sequence_that_gets_a_cache_meanwhile_is_an_error(database: postgres.Server, schema: str, tmp_path: Path) -> None:
+    database.execute(f"create table {schema}.t (id serial primary key); insert into {schema}.t select from generate_series(1, 3)")
+    following = Following(database, schema, tmp_path / "state")
+    following.wait_for(1, 2, 3)
+    database.execute(f"alter sequence {schema}.t_id_seq cache 50; insert into {schema}.t default values")
+    with pytest.raises(mill.PlanError, match="has CACHE 50"):
+        following.job.wait("30s")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +326,7 @@ def test_a_sequence_that_was_set_back_is_an_error(database: postgres.Server, sch
         ("(id int generated always as identity (cache 20) primary key)", None, "has CACHE 20.*ALTER SEQUENCE .* CACHE 1"),
         ("(id int generated always as identity (increment -1) primary key)", None, "counts down"),
         ("(id int generated always as identity (cycle) primary key)", None, "cycles"),
-        ("(id serial)", "id", "needs an index"),
+        ("(id serial)", "id", "needs a B-tree index"),
         ("(id int primary key default 2 * nextval('{schema}.s'))", None, 'no sequence fills column "id"'),
     ],
 )
@@ -293,6 +342,11 @@ def test_other_relations_cannot_be_followed(database: postgres.Server, schema: s
     database.execute(f"create view {schema}.v as select id from {schema}.t")
     with pytest.raises(mill.PlanError, match="is a view"):
         mill.read_postgres(database.url, f"{schema}.v", order_by="id", follow=True)
+    database.execute(f"create unlogged table {schema}.u (id serial primary key); create table {schema}.h (id serial); create index on {schema}.h using hash (id)")
+    with pytest.raises(mill.PlanError, match="is UNLOGGED or temporary"):
+        mill.read_postgres(database.url, f"{schema}.u", follow=True)
+    with pytest.raises(mill.PlanError, match="needs a B-tree index"):
+        mill.read_postgres(database.url, f"{schema}.h", order_by="id", follow=True)
     with pytest.raises(mill.PlanError, match="this is a query"):
         mill.read_postgres(database.url, f"select * from {schema}.t", order_by="id", follow=True)
 

@@ -47,6 +47,9 @@ pub(crate) const GROUP_ROWS_MAX: usize = 1 << 20;
 pub(crate) struct At {
     pub(crate) by: Vec<String>,
     pub(crate) at: Vec<String>,
+    /// What the rows are of, if another table of the same name may not be continued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) of: Option<String>,
 }
 
 impl At {

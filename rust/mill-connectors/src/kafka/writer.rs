@@ -249,6 +249,7 @@ impl Encoder {
             let original = |place: Option<usize>| place.map(|place| &columns[place]).filter(|column| column.is_valid(row));
             let partition_of = original(self.partition).filter(|_| partition.is_none_or(|partition| partition < 0));
             let time_of = original(self.timestamp).filter(|_| time.is_none_or(|time| time <= 0));
+            let is_nameless = headers.as_ref().is_some_and(|headers| headers.has_nameless(row));
             let headers = headers.as_ref().map(|headers| headers.at(row)).unwrap_or_default();
             let message = Outgoing { partition, timestamp: time, key, value, headers };
             let wrong = if let Some(Err(wrong)) = record.filter(|_| !is_delete) {
@@ -260,7 +261,8 @@ impl Encoder {
                 let what = self.columns.named("the timestamp", self.columns.timestamp.as_deref());
                 Some(format!("{what} is {}, and a message has a time after 1970", show(column, row)))
             } else {
-                message.wrong_headers().map(|wrong| {
+                let nameless = || is_nameless.then(|| "one of them has no name: its key is null".to_owned());
+                message.wrong_headers().or_else(nameless).map(|wrong| {
                     let what = self.columns.named("the headers", self.columns.headers.as_deref());
                     format!("{what}: {wrong}")
                 })
@@ -309,6 +311,21 @@ impl Headers {
         Ok(Headers { column: Arc::clone(column), names, keys, values })
     }
 
+    /// Where the entries of a row are, in a map or a list.
+    fn entries(&self, row: usize) -> std::ops::Range<usize> {
+        let offsets = match self.column.data_type() {
+            DataType::Map(..) => self.column.as_map().value_offsets(),
+            _ => self.column.as_list::<i32>().value_offsets(),
+        };
+        offsets[row] as usize..offsets[row + 1] as usize
+    }
+
+    /// Whether a header of a row has no name.
+    fn has_nameless(&self, row: usize) -> bool {
+        let Some(keys) = self.keys.as_ref().filter(|keys| keys.null_count() > 0) else { return false };
+        self.column.is_valid(row) && self.entries(row).any(|entry| keys.is_null(entry))
+    }
+
     fn at(&self, row: usize) -> Vec<(&str, Option<&[u8]>)> {
         if self.column.is_null(row) {
             return Vec::new();
@@ -316,13 +333,8 @@ impl Headers {
         let Some(keys) = &self.keys else {
             return self.names.iter().zip(&self.values).map(|(name, values)| (name.as_str(), bytes_at(values, row))).collect();
         };
-        let offsets = match self.column.data_type() {
-            DataType::Map(..) => self.column.as_map().value_offsets(),
-            _ => self.column.as_list::<i32>().value_offsets(),
-        };
         let keys = keys.as_string::<i32>();
-        let entries = offsets[row] as usize..offsets[row + 1] as usize;
-        entries.filter(|entry| keys.is_valid(*entry)).map(|entry| (keys.value(entry), bytes_at(&self.values[0], entry))).collect()
+        self.entries(row).filter(|entry| keys.is_valid(*entry)).map(|entry| (keys.value(entry), bytes_at(&self.values[0], entry))).collect()
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn can_order(form: Form) -> bool {
 /// The key of a row.
 pub(super) fn key_of(columns: &[KeyColumn], arrays: &[ArrayRef], row: usize) -> Result<At> {
     let at = columns.iter().map(|column| text_of(column.form, &arrays[column.place], row)).collect::<Result<_>>()?;
-    Ok(At { by: columns.iter().map(|column| column.name.clone()).collect(), at })
+    Ok(At { by: columns.iter().map(|column| column.name.clone()).collect(), at, of: None })
 }
 
 /// Reads a key that a checkpoint has kept.
@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn at(texts: &[&str]) -> At {
-        At { by: (0..texts.len()).map(|n| format!("k{n}")).collect(), at: texts.iter().map(|text| (*text).to_owned()).collect() }
+        At { by: (0..texts.len()).map(|n| format!("k{n}")).collect(), at: texts.iter().map(|text| (*text).to_owned()).collect(), of: None }
     }
 
     #[test]

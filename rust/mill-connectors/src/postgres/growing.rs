@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use ::postgres::types::ToSql;
 use ::postgres::{Client, IsolationLevel, Row};
 use mill_protocol::Error;
 
@@ -31,17 +32,30 @@ const WRITERS_POLL: Duration = Duration::from_millis(10);
 /// In such steps a pause ends when nobody wants more rows.
 const STEP: Duration = Duration::from_millis(10);
 
-const WRITERS: &str = "WITH RECURSIVE parts AS (SELECT to_regclass($1)::oid AS part \
-                       UNION SELECT i.inhrelid FROM pg_inherits AS i JOIN parts ON i.inhparent = parts.part) \
-                       SELECT DISTINCT l.virtualtransaction FROM pg_locks AS l JOIN parts ON l.relation = parts.part \
-                       WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted \
+/// A table and its partitions, or those that inherit from it.
+const PARTS: &str = "WITH RECURSIVE parts AS (SELECT to_regclass($1)::oid AS part \
+                     UNION SELECT i.inhrelid FROM pg_inherits AS i JOIN parts ON i.inhparent = parts.part)";
+
+/// Those who insert, and those who make parts or attach them. The latter hold a lock that maintenance takes, too.
+const WRITERS: &str = "SELECT DISTINCT l.virtualtransaction FROM pg_locks AS l JOIN parts ON l.relation = parts.part \
+                       WHERE l.locktype = 'relation' AND l.granted \
+                       AND (l.mode IN ('RowExclusiveLock', 'AccessExclusiveLock') OR l.mode = 'ShareUpdateExclusiveLock' \
+                            AND l.pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum AS v)) \
                        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 const LOOK: &str = "SELECT c.relkind::text, coalesce(a.attidentity::text, ''), coalesce(pg_get_expr(d.adbin, d.adrelid), ''), \
                     quote_ident(n.nspname) || '.' || quote_ident(k.relname), s.seqincrement, s.seqcache, s.seqcycle, \
                     has_sequence_privilege(k.oid, 'SELECT'), pg_is_in_recovery(), \
-                    EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum AND i.indisvalid \
-                            AND i.indpred IS NULL) \
+                    EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS j ON j.oid = i.indexrelid JOIN pg_am AS m ON m.oid = j.relam \
+                            WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree'), \
+                    c.relpersistence::text, c.oid || '/' || k.oid || '/' || k.relfilenode, \
+                    (SELECT min(x.attrelid::regclass::text) FROM parts JOIN pg_attribute AS x ON x.attrelid = parts.part AND x.attname = $2 \
+                     LEFT JOIN pg_attrdef AS e ON e.adrelid = x.attrelid AND e.adnum = x.attnum \
+                     JOIN pg_depend AS y ON y.classid = 'pg_attrdef'::regclass AND y.objid = e.oid AND y.refclassid = 'pg_class'::regclass \
+                          OR y.classid = 'pg_class'::regclass AND y.refclassid = 'pg_class'::regclass AND y.deptype = 'i' \
+                             AND y.refobjid = x.attrelid AND y.refobjsubid = x.attnum \
+                     JOIN pg_sequence AS z ON z.seqrelid = CASE WHEN y.classid = 'pg_class'::regclass THEN y.objid ELSE y.refobjid END \
+                     WHERE z.seqrelid <> s.seqrelid) \
                     FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = $2 AND NOT a.attisdropped \
                     LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum \
                     LEFT JOIN pg_depend AS p ON CASE WHEN a.attidentity IN ('a', 'd') \
@@ -53,6 +67,10 @@ const LOOK: &str = "SELECT c.relkind::text, coalesce(a.attidentity::text, ''), c
                     LEFT JOIN pg_class AS k ON k.oid = s.seqrelid LEFT JOIN pg_namespace AS n ON n.oid = k.relnamespace \
                     WHERE c.oid = to_regclass($1)";
 
+/// The table and the sequence, and whether that was restarted since: it then has another file.
+const IDENTITY: &str = "SELECT (SELECT c.oid || '/' || k.oid || '/' || k.relfilenode FROM pg_class AS c, pg_class AS k \
+                        WHERE c.oid = to_regclass($1) AND k.oid = to_regclass($2))";
+
 /// How a table grows.
 #[derive(Clone)]
 pub(super) struct Growth {
@@ -62,6 +80,8 @@ pub(super) struct Growth {
     column: String,
     /// The sequence, as SQL.
     sequence: String,
+    /// Which table and sequence these are: another table of the name has other rows under the same numbers.
+    pub(super) identity: String,
 }
 
 impl Growth {
@@ -88,11 +108,14 @@ impl Growth {
         let [KeyColumn { name, form: Form::Int2 | Form::Int4 | Form::Int8, .. }] = key else {
             return Err(refused(format!("order_by is {names} here, which is not one column of whole numbers")));
         };
-        let rows = client.query(LOOK, &[&table.sql(), name]).map_err(|e| address.failure(call, "look at the table", &e))?;
+        let rows = client.query(&format!("{PARTS} {LOOK}"), &[&table.sql(), name]).map_err(|e| address.failure(call, "look at the table", &e))?;
         let row = rows.into_iter().next();
         let Some(row) = row else { return Err(refused(format!("{what} is not there"))) };
         if !matches!(row.get::<_, &str>(0), "r" | "p") {
             return Err(refused(format!("{what} is a view or a foreign table")));
+        }
+        if row.get::<_, &str>(10) != "p" {
+            return Err(refused(format!("{what} is UNLOGGED or temporary, and a crash of the server would empty it and set its sequence back")));
         }
         if row.get(8) {
             return Err(refused("the server is a standby, where it cannot be seen who writes".to_owned()));
@@ -100,6 +123,9 @@ impl Growth {
         let Some(sequence) = row.get::<_, Option<String>>(3).filter(|_| is_filled(&row)) else {
             return Err(refused(format!("no sequence fills column {name:?} of {what}")));
         };
+        if let Some(part) = row.get::<_, Option<String>>(12) {
+            return Err(refused(format!("column {name:?} of {part}, which is a part of {what}, is filled by another sequence")));
+        }
         let (step, cache, cycles): (i64, i64, bool) = (row.get(4), row.get(5), row.get(6));
         if step < 1 || cycles {
             return Err(refused(format!("sequence {sequence} of column {name:?} {}", if cycles { "cycles" } else { "counts down" })));
@@ -116,9 +142,9 @@ impl Growth {
             )));
         }
         if !row.get::<_, bool>(9) {
-            return Err(refused(format!("column {name:?} of {what} needs an index, because the greatest number is asked for again and again")));
+            return Err(refused(format!("column {name:?} of {what} needs a B-tree index, because the greatest number is asked for again and again")));
         }
-        Ok(Growth { table: table.sql(), column: name.clone(), sequence })
+        Ok(Growth { table: table.sql(), column: name.clone(), sequence, identity: row.get(11) })
     }
 
     /// The greatest key after one, if there is any.
@@ -140,17 +166,37 @@ impl Growth {
         match greatest.or(after) {
             Some(key) if key > reached => Err(Failure::Final(Error::data(format!(
                 "{call}: a row has {:?} {key}, but its sequence {} has only reached {reached}: either the sequence was set back, or the row \
-                 did not get its number from it. Rows added later would get numbers that were passed, and would be missed. Set the sequence \
-                 to {key} or more: SELECT setval('{}', {key})",
+                 did not get its number from it. Rows with numbers up to {key} that were added since are not read: add them again after the \
+                 sequence is at {key} or more, with SELECT setval('{}', {key})",
                 self.column, self.sequence, self.sequence
             )))),
             _ => Ok(greatest),
         }
     }
 
+    /// Whether it is the table still, and its sequence was not restarted.
+    fn check_identity(
+        &self,
+        shared: &Shared,
+        ask: impl FnOnce(&str, &[&(dyn ToSql + Sync)]) -> std::result::Result<Row, ::postgres::Error>,
+    ) -> Attempt<()> {
+        let call = shared.call();
+        let row = ask(IDENTITY, &[&self.table, &self.sequence]).map_err(|e| shared.address.failure(&call, "look at the table", &e))?;
+        let is_same = row.get::<_, Option<String>>(0).is_some_and(|now| now == self.identity);
+        if is_same { Ok(()) } else { Err(Failure::Final(replaced(&call))) }
+    }
+
+    /// Whether a position is one of this table.
+    pub(super) fn continues(&self, call: &str, at: &At) -> mill_protocol::Result<()> {
+        match &at.of {
+            Some(of) if *of != self.identity => Err(replaced(call)),
+            _ => Ok(()),
+        }
+    }
+
     /// The transactions that write into the table.
     fn writers(&self, shared: &Shared, client: &mut Client) -> Attempt<HashSet<String>> {
-        let rows = client.query(WRITERS, &[&self.table]).map_err(|e| shared.address.failure(&shared.call(), "see who writes", &e))?;
+        let rows = client.query(&format!("{PARTS} {WRITERS}"), &[&self.table]).map_err(|e| shared.address.failure(&shared.call(), "see who writes", &e))?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
@@ -170,6 +216,14 @@ impl Growth {
         }
         Ok(())
     }
+}
+
+/// That the table is another one now, or its sequence was restarted.
+fn replaced(call: &str) -> Error {
+    Error::data(format!(
+        "{call}: since rows were read, the table was replaced by another one, or its sequence was restarted (as by TRUNCATE … RESTART \
+         IDENTITY): rows would have numbers that were passed, and would be missed. Start with another checkpoint path to read the table as it is now"
+    ))
 }
 
 /// Whether the column's values come from its sequence and nothing else.
@@ -215,18 +269,25 @@ pub(super) fn follow(
         is_first = false;
         let greatest = growth.greatest(shared, client, last)?;
         link.hear();
-        let Some(greatest) = greatest else { continue };
+        let Some(greatest) = greatest else {
+            growth.check_identity(shared, |sql, names| client.query_one(sql, names))?;
+            continue;
+        };
+        check(shared, growth, client)?;
         growth.wait(shared, client, link)?;
         if link.is_over() {
             return Ok(());
         }
-        let at = |key: i64| At { by: vec![growth.column.clone()], at: vec![key.to_string()] };
+        let at = |key: i64| At { by: vec![growth.column.clone()], at: vec![key.to_string()], of: None };
         let mut transaction = client
             .build_transaction()
             .isolation_level(IsolationLevel::RepeatableRead)
             .read_only(true)
             .start()
             .map_err(|e| failed(&e))?;
+        // Before the snapshot: from here on nobody can empty the table or replace it.
+        transaction.batch_execute(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", growth.table)).map_err(|e| failed(&e))?;
+        growth.check_identity(shared, |sql, names| transaction.query_one(sql, names))?;
         let (from, to) = (last.map(at), at(greatest));
         if !copy_rows(shared, &mut transaction, from.as_ref(), Some(&to), rows_most, give)? {
             return Ok(());
@@ -238,9 +299,11 @@ pub(super) fn follow(
 }
 
 /// Looks at the table again: it may have been altered since the source was declared.
-pub(super) fn check(shared: &Shared, client: &mut Client) -> Attempt<()> {
-    let table = TableName::parse(&shared.call(), &shared.shown)?;
-    Growth::of(&shared.call(), &shared.address, client, Some(&table), &format!("table {:?}", shared.shown), &shared.key).map(|_| ())
+pub(super) fn check(shared: &Shared, growth: &Growth, client: &mut Client) -> Attempt<()> {
+    let call = shared.call();
+    let table = TableName::parse(&call, &shared.shown)?;
+    let now = Growth::of(&call, &shared.address, client, Some(&table), &format!("table {:?}", shared.shown), &shared.key)?;
+    if now.identity == growth.identity { Ok(()) } else { Err(Failure::Final(replaced(&call))) }
 }
 
 #[cfg(test)]

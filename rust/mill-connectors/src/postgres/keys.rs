@@ -59,7 +59,7 @@ impl At {
     /// The key of a row.
     pub(super) fn of(columns: &[KeyColumn], arrays: &[ArrayRef], row: usize) -> Result<At> {
         let at = columns.iter().map(|column| text_of(&column.form, &arrays[column.place], row)).collect::<Result<_>>()?;
-        Ok(At { by: columns.iter().map(|column| column.name.clone()).collect(), at })
+        Ok(At { by: columns.iter().map(|column| column.name.clone()).collect(), at, of: None })
     }
 
     /// Reads a key that a checkpoint has kept.
@@ -184,13 +184,13 @@ mod tests {
             (Form::Bytea, "00ff", "q.\"k\" > decode('00ff', 'hex')"),
             (Form::Numeric(Some((5, 2))), "-1.50", "q.\"k\" > (-1.50)"),
         ] {
-            let key = At { by: vec!["k".to_owned()], at: vec![text.to_owned()] };
+            let key = At { by: vec!["k".to_owned()], at: vec![text.to_owned()], of: None };
             assert_eq!(key.after(&[column("k", form)]).as_deref(), Some(sql));
         }
-        let key = At { by: vec!["k".to_owned()], at: vec!["7".to_owned()] };
+        let key = At { by: vec!["k".to_owned()], at: vec!["7".to_owned()], of: None };
         assert_eq!(key.until(&[column("k", Form::Int8)]).as_deref(), Some("q.\"k\" <= (7)"));
         let both = [column("a", Form::Int4), column("b", Form::Text(None))];
-        let key = At { by: vec!["a".to_owned(), "b".to_owned()], at: vec!["1".to_owned(), "x".to_owned()] };
+        let key = At { by: vec!["a".to_owned(), "b".to_owned()], at: vec!["1".to_owned(), "x".to_owned()], of: None };
         assert_eq!(key.after(&both).as_deref(), Some("(q.\"a\", q.\"b\") > ((1), 'x')"));
         assert_eq!(At::decode("f()", &key.encode(), &both).unwrap(), key);
     }
@@ -201,7 +201,7 @@ mod tests {
             (Form::Int8, "1); drop table x; --"), (Form::Numeric(Some((5, 2))), "1 or 1=1"), (Form::Bytea, "zz"), (Form::Bool, "x"),
             (Form::Time, "-1"), (Form::Date, ""),
         ] {
-            let key = At { by: vec!["k".to_owned()], at: vec![text.to_owned()] };
+            let key = At { by: vec!["k".to_owned()], at: vec![text.to_owned()], of: None };
             assert!(At::decode("f()", &key.encode(), &[column("k", form)]).is_err(), "{text}");
         }
     }
@@ -216,13 +216,13 @@ mod tests {
             (Form::Label, ["big", "large", "small", "tiny"]),
         ] {
             let columns = [KeyColumn { is_by_bytes: true, ..column("k", form) }];
-            let keys = ascending.map(|text| At { by: vec!["k".to_owned()], at: vec![text.to_owned()] });
+            let keys = ascending.map(|text| At { by: vec!["k".to_owned()], at: vec![text.to_owned()], of: None });
             for (left, right) in (0..4).flat_map(|left| (0..4).map(move |right| (left, right))) {
                 assert_eq!(keys[left].compare(&keys[right], &columns), left.cmp(&right), "{:?} {:?}", keys[left], keys[right]);
             }
         }
         let texts = KeyColumn { is_by_bytes: true, ..column("k", Form::Text(None)) };
-        let key = At { by: vec!["k".to_owned()], at: vec!["x".to_owned()] };
+        let key = At { by: vec!["k".to_owned()], at: vec!["x".to_owned()], of: None };
         assert_eq!(key.after(&[texts]).as_deref(), Some("q.\"k\" COLLATE \"C\" > 'x'"));
     }
 }

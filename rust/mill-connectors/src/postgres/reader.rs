@@ -50,7 +50,8 @@ impl KeyedRows for Shared {
     }
 
     fn key_of(&self, columns: &[ArrayRef], row: usize) -> Result<At> {
-        At::of(&self.key, columns, row)
+        let of = self.growth.as_ref().map(|growth| growth.identity.clone());
+        Ok(At { of, ..At::of(&self.key, columns, row)? })
     }
 
     fn pull(&self, after: Option<&At>, rows_most: usize, link: &Link, give: &mut dyn FnMut(Chunk, At) -> bool) -> Attempt<()> {
@@ -64,7 +65,7 @@ impl KeyedRows for Shared {
             return Ok(());
         }
         if let Some(growth) = &self.growth {
-            growing::check(self, &mut client)?;
+            growing::check(self, growth, &mut client)?;
             return growing::follow(self, growth, &mut client, after, rows_most, link, give);
         }
         let mut transaction = client

@@ -174,7 +174,9 @@ impl Shared {
 
     /// The key in the checkpoint.
     pub(super) fn position(&self, bytes: &[u8]) -> Result<At> {
-        At::decode(&self.call(), bytes, &self.key)
+        let at = At::decode(&self.call(), bytes, &self.key)?;
+        self.growth.as_ref().map_or(Ok(()), |growth| growth.continues(&self.call(), &at))?;
+        Ok(at)
     }
 }
 
