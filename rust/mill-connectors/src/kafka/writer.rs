@@ -261,7 +261,7 @@ impl Encoder {
                 let what = self.columns.named("the timestamp", self.columns.timestamp.as_deref());
                 Some(format!("{what} is {}, and a message has a time after 1970", show(column, row)))
             } else {
-                let nameless = || is_nameless.then(|| "one of them has no name: its key is null".to_owned());
+                let nameless = || is_nameless.then(|| "a header has no name: its key is null".to_owned());
                 message.wrong_headers().or_else(nameless).map(|wrong| {
                     let what = self.columns.named("the headers", self.columns.headers.as_deref());
                     format!("{what}: {wrong}")
