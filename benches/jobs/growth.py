@@ -149,9 +149,10 @@ def columns(n: int, scale: float) -> Point:
         mapped = stream.filter(col("key") < 50).with_columns(**{name: col(name) + 1 for name in names})
         grouped = mapped.key_by("key").agg(**summed)
         found = grouped.collect(parallelism=THREADS).to_pylist()
-        kept = [x + 1 for x in range(count) if x % 100 < 50]
-        assert len(found) == 50
-        assert all(sum(row[name] for row in found) == sum(kept) for name in (names[0], names[-1]))
+        lengths = [len(range(rest, count, 100)) for rest in range(50)]
+        expected = sum(length * (rest + 1) + 100 * (length * (length - 1) // 2) for rest, length in enumerate(lengths))
+        assert len(found) == min(50, count)
+        assert all(sum(row[name] for row in found) == expected for name in (names[0], names[-1]))
 
     return count * n, run
 
