@@ -58,33 +58,19 @@ import millstream as mill
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "servers"))
 # At the end: some of its modules have the names of packages.
 sys.path.append(str(Path(__file__).parents[1] / "peers" / "harness"))
+sys.path.append(str(Path(__file__).with_name("kafka_peers")))
 
 import kafka
 from cluster import Cluster
 from environment import CannotInstall, Environment, cache, environment
+from messages import CHUNK, DIGITS, FETCH, SEND, SIZE
 
 THREADS = 2
-SIZE = 100
-DIGITS = 10
-CHUNK = 100_000
 SECONDS_MAX = 600
 DELIVERIES = ("at_least_once", "exactly_once")
 JAVA = ("-Xmx2g", "-XX:+UseSerialGC")
 # What is deleted after a run must not fill the disk.
 PROPERTIES = "log.segment.delete.delay.ms=1000\n"
-FETCH = {
-    "queued.min.messages": 1_000_000,
-    "queued.max.messages.kbytes": 1 << 20,
-    "fetch.message.max.bytes": 8 << 20,
-    "fetch.max.bytes": 64 << 20,
-    "fetch.queue.backoff.ms": 5,
-}
-SEND = {
-    "linger.ms": 20,
-    "batch.size": 1_000_000,
-    "batch.num.messages": 100_000,
-    "queue.buffering.max.messages": 2_000_000,
-}
 UNDER_WAY_MAX = 1_000_000
 
 Job = Callable[[], float | None]

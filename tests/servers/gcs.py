@@ -9,17 +9,16 @@ from __future__ import annotations
 import http.client
 import itertools
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import s3
+from loopback import Answers, Loopback
 
 GENERATION = "x-goog-generation"
 CONDITION = "x-goog-if-generation-match"
 
 
-class Server:
+class Server(Loopback):
     """Stands before an S3 server, and numbers what is written."""
 
     def __init__(self, behind: s3.Server) -> None:
@@ -27,18 +26,7 @@ class Server:
         numbers = itertools.count(1_700_000_000_000_000)
         lock = threading.Lock()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-            def handle_one_request(self) -> None:
-                try:
-                    super().handle_one_request()
-                except (ConnectionError, TimeoutError):
-                    self.close_connection = True
-
+        class Handler(Answers):
             def do(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", "0")))
                 parts = urlsplit(self.path)
@@ -85,21 +73,7 @@ class Server:
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self._http.server_port}"
-
-    def stop(self) -> None:
-        """Stop it; the server behind it stays."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__(Handler)
 
 
 class Bucket(s3.Bucket):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,10 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import kafka
+from maven import Jars
 from postgres import free_port
 
-HERE = Path(__file__).parent
 VERSION = "3.4.2"
 START_SECONDS_MAX = 120
 SUPERUSER = "hdfs"
@@ -50,35 +48,8 @@ PROPERTIES = {
 JAVA = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-DHADOOP_USER_NAME={SUPERUSER}", "-Djava.net.preferIPv4Stack=true")
 
 
-def missing() -> str | None:
-    """Say what is missing here to run a cluster; None if nothing is."""
-    reason = kafka.missing_java("Hadoop")
-    if reason is not None:
-        return reason
-    if not _is_fetched() and shutil.which("mvn") is None:
-        return "there is no mvn to fetch Hadoop with (Debian: apt install maven)"
-    return None
-
-
-def jars() -> Path:
-    """Give the folder of the jars."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "millstream" / f"hadoop-{VERSION}"
-
-
-def _is_fetched() -> bool:
-    return (jars() / "complete").exists()
-
-
-def fetch() -> None:
-    """Copy the jars, unless they are there."""
-    if _is_fetched():
-        return
-    where = jars()
-    where.mkdir(parents=True, exist_ok=True)
-    command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.hadoop.xml"), "dependency:copy-dependencies"]
-    subprocess.run([*command, f"-DoutputDirectory={where}", "-DincludeScope=runtime"], check=True)
-    (where / "complete").touch()
+JARS = Jars("Hadoop", f"hadoop-{VERSION}", "pom.hadoop.xml")
+missing, fetch = JARS.missing, JARS.fetch
 
 
 class Cluster:
@@ -112,7 +83,7 @@ class Cluster:
             raise RuntimeError(f"the NameNode was not formatted:\n{done.stdout}{done.stderr}")
 
     def _command(self, main: str, *arguments: str) -> list[str]:
-        return ["java", *JAVA, "-cp", f"{self._config}:{jars()}/*", main, *arguments]
+        return ["java", *JAVA, "-cp", f"{self._config}:{JARS.folder()}/*", main, *arguments]
 
     def start(self) -> Cluster:
         """Start what does not run, and wait until files can be written."""

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,9 +15,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-HERE = Path(__file__).parent
+from maven import Jars
+
 VERSION = "4.3.1"
-JAVA_MIN = 17
 START_SECONDS_MAX = 120
 
 PROPERTIES = """\
@@ -63,47 +61,8 @@ Configuration:
 JAVA = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
-def missing_java(what: str) -> str | None:
-    """Say what is missing here of Java to run a server; None if nothing is."""
-    java = shutil.which("java")
-    if java is None:
-        return f"there is no java; {what} needs version {JAVA_MIN} or newer (Debian: apt install openjdk-17-jre-headless)"
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = told.split('"')[1].split(".")[0] if told.count('"') >= 2 else ""
-    if not version.isdigit() or int(version) < JAVA_MIN:
-        return f"java is {told.splitlines()[0] if told else 'unusable'}; {what} needs version {JAVA_MIN} or newer"
-    return None
-
-
-def missing() -> str | None:
-    """Say what is missing here to run a broker; None if nothing is."""
-    reason = missing_java("Kafka")
-    if reason is not None:
-        return reason
-    if not _is_fetched() and shutil.which("mvn") is None:
-        return "there is no mvn to fetch Kafka with (Debian: apt install maven)"
-    return None
-
-
-def jars() -> Path:
-    """Give the folder of the broker's jars."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "millstream" / f"kafka-{VERSION}"
-
-
-def _is_fetched() -> bool:
-    return (jars() / "complete").exists()
-
-
-def fetch() -> None:
-    """Copy the broker's jars, unless they are there."""
-    if _is_fetched():
-        return
-    where = jars()
-    where.mkdir(parents=True, exist_ok=True)
-    command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies"]
-    subprocess.run([*command, f"-DoutputDirectory={where}", "-DincludeScope=runtime"], check=True)
-    (where / "complete").touch()
+JARS = Jars("Kafka", f"kafka-{VERSION}", "pom.xml")
+missing, fetch = JARS.missing, JARS.fetch
 
 
 def free_port() -> int:
@@ -131,7 +90,7 @@ class Broker:
         self._java(["kafka.tools.StorageTool", "format", "-t", "bWlsbHN0cmVhbS10ZXN0cw", "-c", str(self._config)])
 
     def _command(self, arguments: list[str]) -> list[str]:
-        return ["java", *self._options, f"-Dlog4j2.configurationFile={self._log4j}", "-cp", f"{jars()}/*", *arguments]
+        return ["java", *self._options, f"-Dlog4j2.configurationFile={self._log4j}", "-cp", f"{JARS.folder()}/*", *arguments]
 
     def _java(self, arguments: list[str]) -> None:
         done = subprocess.run(self._command(arguments), capture_output=True, text=True, check=False)

@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
+from loopback import Answers, Loopback
 from postgres import free_port
 
 START_SECONDS_MAX = 60
@@ -129,7 +129,7 @@ class Bucket:
         return len(self._client.list_parts(Bucket=self.name, Key=key, UploadId=upload).get("Parts", []))
 
 
-class Proxy:
+class Proxy(Loopback):
     """Stands before a server; ``fate(method, path, number)`` says what becomes of each request; headers of ``drops`` do not come through."""
 
     def __init__(self, server: Server, fate: Callable[[str, str, int], Fate], drops: tuple[str, ...] = ()) -> None:
@@ -138,18 +138,7 @@ class Proxy:
         lock = threading.Lock()
         proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-            def handle_one_request(self) -> None:
-                try:
-                    super().handle_one_request()
-                except (ConnectionError, TimeoutError):
-                    self.close_connection = True
-
+        class Handler(Answers):
             def do(self) -> None:
                 with lock:
                     proxy.requests.append((self.command, self.path))
@@ -191,19 +180,7 @@ class Proxy:
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
-
-    def stop(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__(Handler)
 
 
 if __name__ == "__main__":

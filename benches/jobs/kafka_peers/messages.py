@@ -1,4 +1,4 @@
-"""What all peers do alike: the arguments, the messages that are sent, and the count and sum of those that are read."""
+"""What all clients do alike: the options, the arguments, the messages that are sent, and the count and sum of those that are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 SIZE = 100
 DIGITS = 10
 CHUNK = 100_000
-# As the raw clients have it.
 FETCH = {
     "queued.min.messages": 1_000_000,
     "queued.max.messages.kbytes": 1 << 20,
