@@ -29,7 +29,7 @@ const SETTINGS_WAIT: Duration = if cfg!(test) { Duration::from_millis(300) } els
 const CLIENT_BYTES_MAX: usize = 1_000_000;
 /// What librdkafka counts for a message beside its key, value and headers.
 const OVERHEAD_BYTES: usize = 36;
-/// At least what the broker counts beside the content that is counted here: the head of a batch, and lengths of at most ten bytes.
+/// No less than the broker counts beside the content that is counted here: the head of a batch, and lengths of at most ten bytes.
 const BESIDE_BYTES_MAX: usize = 128;
 /// The head of a batch: the broker counts it, with the only message there is.
 const BATCH_HEAD_BYTES: usize = 61;

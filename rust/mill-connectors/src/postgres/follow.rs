@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::postgres::IsolationLevel;
 use arrow::array::{ArrayRef, StringArray};
 use mill_protocol::Error;
 
@@ -15,7 +14,7 @@ use super::changes::Shared;
 use super::keys::At;
 use super::name::constant;
 use super::pgoutput::Lsn;
-use super::reader::copy_rows;
+use super::reader::{begin, copy_rows};
 use super::session::Session;
 use crate::table_reader::Chunk;
 
@@ -131,8 +130,7 @@ impl Follow {
             }
             held.cancel = Some(client.cancel_token());
         }
-        let begun = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start();
-        let mut transaction = begun.map_err(|e| failed(&e))?;
+        let mut transaction = begin(&mut client).map_err(|e| failed(&e))?;
         // A policy that hides rows is an error: changes are sent without regard to it.
         let sql = format!("SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0", constant(snapshot));
         transaction.batch_execute(&sql).map_err(|e| match e.code().map(|code| code.code()) {

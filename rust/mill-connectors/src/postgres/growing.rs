@@ -14,14 +14,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ::postgres::types::ToSql;
-use ::postgres::{Client, IsolationLevel, Row};
+use ::postgres::{Client, Row};
 use mill_protocol::Error;
 
 use super::address::{Address, Attempt, Failure};
 use super::form::Form;
 use super::keys::{At, KeyColumn};
 use super::name::{TableName, identifier};
-use super::reader::copy_rows;
+use super::reader::{begin, copy_rows};
 use super::source::Shared;
 use crate::table_reader::{Chunk, Link};
 
@@ -279,12 +279,7 @@ pub(super) fn follow(
             return Ok(());
         }
         let at = |key: i64| At { by: vec![growth.column.clone()], at: vec![key.to_string()], of: None };
-        let mut transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .map_err(|e| failed(&e))?;
+        let mut transaction = begin(client).map_err(|e| failed(&e))?;
         // Before the snapshot: from here on nobody can empty the table or replace it.
         transaction.batch_execute(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", growth.table)).map_err(|e| failed(&e))?;
         growth.check_identity(shared, |sql, names| transaction.query_one(sql, names))?;

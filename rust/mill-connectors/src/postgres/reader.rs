@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use ::postgres::{IsolationLevel, Transaction};
+use ::postgres::{Client, IsolationLevel, Transaction};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::Schema;
 use mill_protocol::{Error, Result};
@@ -68,17 +68,17 @@ impl KeyedRows for Shared {
             growing::check(self, growth, &mut client)?;
             return growing::follow(self, growth, &mut client, after, rows_most, link, give);
         }
-        let mut transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .map_err(|e| failed(&e))?;
+        let mut transaction = begin(&mut client).map_err(|e| failed(&e))?;
         if copy_rows(self, &mut transaction, after, None, rows_most, give)? {
             transaction.commit().map_err(|e| failed(&e))?;
         }
         Ok(())
     }
+}
+
+/// Begins to read: all that is read sees one state of the database.
+pub(super) fn begin(client: &mut Client) -> std::result::Result<Transaction<'_>, ::postgres::Error> {
+    client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start()
 }
 
 /// Passes on the rows after a key, and up to another if one is given, in chunks with their last keys, until there are no more or nobody
